@@ -1,0 +1,1 @@
+"""MetaEarth's geospatial backend. Imports nothing, so that QGIS can read ``backend.protocol``."""

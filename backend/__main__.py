@@ -1,0 +1,185 @@
+"""``python -m backend VERB``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, ...] = JOB_FIELDS) -> None:
+    """One option a job field; the values stay text, `Job.from_dict` checks them."""
+    for field in fields:
+        options: dict = {"help": field.help.replace("%", "%%")}
+        if not field.required:
+            options["dest"] = field.name
+        if field.kind == "extent":
+            options.update(nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
+        elif field.kind == "bands":
+            options.update(nargs="+", metavar="BAND")
+        elif field.kind == "choice":
+            options.update(metavar="|".join(field.choices))
+        elif not field.required:
+            options.update(metavar="N" if field.kind == "integer" else "M" if field.kind == "number" else "TEXT")
+        parser.add_argument(field.option, **options)
+
+
+def cancel_on_signals() -> threading.Event:
+    """An event that Ctrl-C and a polite kill set."""
+    event = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: event.set())
+    return event
+
+
+def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
+    """(report, close) of a progress bar on the terminal; silent where stderr is none."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=None, unit="window", disable=None, leave=True)
+
+    def report(progress: Progress) -> None:
+        bar.total = progress.windows
+        bar.set_description(f"stage {progress.stage} of {progress.stages}, {progress.message}", refresh=False)
+        bar.update(progress.windows_done - bar.n)
+
+    return report, bar.close
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Make a raster finer."""
+    cancelled = cancel_on_signals()
+    job = Job.from_dict({f.name: getattr(arguments, f.name) for f in JOB_FIELDS})
+    from backend.jobs.plan import make_plan
+    from backend.jobs.runner import JobRun
+
+    plan = make_plan(job)
+    if arguments.dry_run:
+        print(json.dumps(dataclasses.asdict(plan.summary())))
+        return 0
+    for warning in plan.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    report, close = progress_bar()
+    try:
+        result = JobRun(plan, report, cancelled.is_set).run()
+    finally:
+        close()
+    print(json.dumps(dataclasses.asdict(result)) if arguments.json else describe(result))
+    return 0
+
+
+def describe(result: JobResult) -> str:
+    """The result in a few lines for people."""
+    grid = result.grid
+    psnr = "exact" if result.consistency_psnr is None else f"{result.consistency_psnr} dB"
+    return "\n".join(
+        [
+            *(f"Written: {path}" for path in result.outputs),
+            f"{grid.width} x {grid.height} pixels of {grid.pixel_size_m:.4g} m, synthetic detail by {result.model},"
+            f" seed {result.seed}",
+            f"{result.evaluations} network evaluations ({result.evaluations_per_pixel:.1f} a pixel),"
+            f" {result.seconds_total:.1f} s, {result.seconds_network:.1f} s of them in the network"
+            f" ({result.device}, {result.precision})",
+            f"Averaged down, the result is the source within {psnr}",
+        ]
+    )
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Answer requests on standard input until it ends."""
+    from backend.server import serve_stdio
+
+    return serve_stdio()
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a model on a folder of imagery."""
+    from backend.training.run import train_bundle
+
+    train_bundle(arguments.config, Path(arguments.data), Path(arguments.output), arguments.set, arguments.device)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Measure a model on imagery that it was not trained on."""
+    from backend.evaluation.report import evaluate_bundle
+
+    evaluate_bundle(arguments.model, Path(arguments.data), arguments.split, Path(arguments.output), arguments.limit)
+    return 0
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List the installed models."""
+    from backend.models.bundle import list_bundles
+
+    for bundle in list_bundles():
+        finest, coarsest = bundle.config.ground_resolution_m
+        state = "" if bundle.has_weights else " (no weights: for training only)"
+        print(f"{bundle.config.id}: {bundle.config.title}, {finest:g} to {coarsest:g} m/px{state}\n  {bundle.folder}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(prog="python -m backend", description="MetaEarth's geospatial backend.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("generate", help="make a raster finer")
+    add_job_arguments(verb)
+    verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    verb.add_argument("--dry-run", action="store_true", help="print what the job would do and cost, as JSON")
+    verb.set_defaults(run=generate)
+
+    verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
+    verb.set_defaults(run=serve)
+
+    verb = verbs.add_parser("train", help="train a model")
+    verb.add_argument("--config", required=True, help="id or folder of a model bundle; its config.json is used")
+    verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
+    verb.add_argument("--output", required=True, help="folder for checkpoint, log and the trained bundle")
+    verb.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="training settings to change")
+    verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    verb.set_defaults(run=train)
+
+    verb = verbs.add_parser("evaluate", help="measure a model on held-out imagery")
+    verb.add_argument("--model", default="metaearth-lite", help="id or folder of a model bundle")
+    verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
+    verb.add_argument("--split", default="validation", choices=("validation", "test"))
+    verb.add_argument("--output", required=True, help="folder for the table (JSON and Markdown) and pictures")
+    verb.add_argument("--limit", type=int, default=24, help="at most so many chips a ground resolution")
+    verb.set_defaults(run=evaluate)
+
+    verb = verbs.add_parser("models", help="list the installed models")
+    verb.set_defaults(run=models)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed with a sentence, 2 wrong usage, 130 cancelled."""
+    arguments = build_parser().parse_args(argv)
+    from backend.errors import Cancelled, MetaEarthError
+
+    try:
+        return arguments.run(arguments)
+    except FieldError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except Cancelled as error:
+        print(error, file=sys.stderr)
+        return INTERRUPTED
+    except MetaEarthError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""MetaEarth's cascade: one window, one block, one stage after another."""

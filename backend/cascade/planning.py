@@ -1,0 +1,102 @@
+"""From what the user asks to stages, regions and blocks: pure arithmetic on grids."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from backend.errors import PlanError
+from backend.raster.grid import Grid, Region
+from backend.raster.source import reflected_region
+from backend.tiling.lattice import Lattice
+
+BLOCK_WINDOWS = 12
+"""Windows along a block's side: memory holds one block, and its border windows are computed twice."""
+
+
+def stages_for(pixel_size_m: float, resolution_m: float, scale: int) -> tuple[int, float | None]:
+    """(stages, metres per pixel to resample the source to first, or None).
+
+    The number of stages is the nearest one, so that the source is resampled by at most sqrt(scale) or, for less
+    than a whole stage, by less than the scale.
+    """
+    ratio = pixel_size_m / resolution_m
+    if ratio <= 1 + 1e-9:
+        raise PlanError(
+            f"The raster has {pixel_size_m:.4g} m per pixel already; the target resolution of "
+            f"{resolution_m:.4g} m is not finer."
+        )
+    stages = max(1, round(math.log(ratio, scale)))
+    start = resolution_m * scale**stages
+    return stages, None if abs(start / pixel_size_m - 1) < 1e-6 else start
+
+
+@dataclass(frozen=True)
+class WindowGeometry:
+    """Windows of a stage's lattice and the low-resolution crops that they read."""
+
+    lattice: Lattice
+    scale: int
+    context: int
+
+    def input_crop(self, row: int, col: int) -> Region:
+        """Input pixels that window (row, col) reads; may lie partly outside the input's grid."""
+        top, left = (self.lattice.origin(i) // self.scale - self.context for i in (row, col))
+        side = self.lattice.window // self.scale + 2 * self.context
+        return Region(top, left, top + side, left + side)
+
+    def kept(self, row: int, col: int) -> Region:
+        """Output pixels that window (row, col) contributes to."""
+        (top, bottom), (left, right) = self.lattice.kept(row), self.lattice.kept(col)
+        return Region(top, left, bottom, right)
+
+    def windows(self, region: Region) -> list[tuple[int, int]]:
+        """The windows that contribute to an output region, in lattice order."""
+        return [
+            (row, col)
+            for row in self.lattice.indices(region.top, region.bottom)
+            for col in self.lattice.indices(region.left, region.right)
+        ]
+
+    def input_region(self, region: Region, input_grid: Grid) -> Region:
+        """The part of the input that an output region depends on."""
+        rows, cols = self.lattice.indices(region.top, region.bottom), self.lattice.indices(region.left, region.right)
+        first, last = self.input_crop(rows[0], cols[0]), self.input_crop(rows[-1], cols[-1])
+        corners = [reflected_region(r, input_grid.region) for r in (first, last)]
+        return Region(
+            min(c.top for c in corners),
+            min(c.left for c in corners),
+            max(c.bottom for c in corners),
+            max(c.right for c in corners),
+        )
+
+    def blocks(self, region: Region, side: int = BLOCK_WINDOWS) -> list[Region]:
+        """The region in blocks whose borders lie on the lattice."""
+        step = side * self.lattice.stride
+        rows, cols = (
+            range(start // step, (stop - 1) // step + 1)
+            for start, stop in ((region.top, region.bottom), (region.left, region.right))
+        )
+        return [
+            Region(r * step, c * step, (r + 1) * step, (c + 1) * step).intersection(region) for r in rows for c in cols
+        ]
+
+
+def stage_regions(area: Region, source: Grid, stages: int, geometry: WindowGeometry) -> list[Region]:
+    """What each stage computes so that the next can: its own part of ``area`` and the halo that later windows read.
+
+    ``area`` is in source pixels; region k is in pixels of stage k, first stage first.
+    """
+    regions: list[Region] = []
+    region = area.scaled(geometry.scale**stages)
+    for stage in range(stages, 0, -1):
+        regions.insert(0, region)
+        needed = geometry.input_region(region, source.zoom_in(geometry.scale ** (stage - 1)))
+        own = area.scaled(geometry.scale ** (stage - 1))
+        region = Region(
+            min(needed.top, own.top),
+            min(needed.left, own.left),
+            max(needed.bottom, own.bottom),
+            max(needed.right, own.right),
+        )
+    return regions

@@ -1,0 +1,49 @@
+"""Which device and number format the network runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from backend.errors import DeviceError
+
+
+def choose_device(asked: str) -> str:
+    """ "cpu" or "cuda"; auto takes the GPU if there is one."""
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise DeviceError("No CUDA GPU can be used here. Choose auto or cpu as device.")
+    return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def fast_bfloat16_on_cpu() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def choose_dtype(asked: str, device: str) -> str:
+    """ "float32" or "bfloat16"; auto takes bfloat16 where the device has it in hardware."""
+    if asked != "auto":
+        return asked
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else fast_bfloat16_on_cpu()
+    return "bfloat16" if fast else "float32"
+
+
+def device_name(device: str) -> str:
+    """The device as people call it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def device_memory_bytes(device: str) -> int:
+    """Memory of the GPU, or of the machine; 0 if it cannot be told."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

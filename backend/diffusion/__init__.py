@@ -1,0 +1,1 @@
+"""Noise schedules, samplers and losses: pure functions in the papers' symbols."""

@@ -1,0 +1,1 @@
+"""Jobs: the immutable plan and what carries it out."""

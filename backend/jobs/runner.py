@@ -1,0 +1,194 @@
+"""Carries a plan out: stage by stage, block by block, into a folder beside the result."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.cascade.block import StageSettings, render_block
+from backend.cascade.engine import Engine
+from backend.errors import Cancelled, InputError
+from backend.evaluation.consistency import consistency_psnr
+from backend.jobs.plan import JobPlan, StagePlan
+from backend.memory import peak_memory_bytes
+from backend.protocol import JobResult, Progress
+from backend.raster import provenance
+from backend.raster.grid import Region
+from backend.raster.mosaic import Mosaic
+from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic, writing
+from backend.raster.source import Pixels, RasterSource
+
+Report = Callable[[Progress], None]
+
+
+class JobRun:
+    """One run of a plan. ``report`` gets progress, ``cancelled`` is asked after every network evaluation."""
+
+    def __init__(self, plan: JobPlan, report: Report, cancelled: Callable[[], bool]) -> None:
+        self.plan, self.report, self.cancelled = plan, report, cancelled
+        self.windows_done = 0
+        self.stage = 1
+        self.began = self.last_report = time.monotonic()
+        self.engine = Engine(
+            plan.bundle,
+            plan.model_sha256,
+            plan.sampling,
+            plan.device,
+            getattr(torch, plan.precision),
+            on_evaluation=self._after_evaluation,
+        )
+
+    def run(self) -> JobResult:
+        """All stages; the results appear together at the end, and nothing is left behind otherwise."""
+        folder = Path(self.plan.stages[-1].path).absolute().parent
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=".metaearth-", dir=folder))
+        try:
+            return self._run_in(work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _run_in(self, work: Path) -> JobResult:
+        plan, source = self.plan, self.plan.job
+        last_evaluations = 0
+        with RasterSource(source.input, source.bands, source.source_resolution, plan.resample_to_m) as raster:
+            read: Callable[[Region], Pixels] = raster.read
+            mosaics: list[Path] = []
+            for self.stage, stage in enumerate(plan.stages, start=1):
+                before = self.engine.evaluations
+                blocks = self._render_stage(stage, read, work)
+                last_evaluations = self.engine.evaluations - before
+                mosaics.append(self._write_mosaic(work / f"stage{self.stage}.vrt", stage, blocks, stage.asked))
+                if self.stage < len(plan.stages):
+                    whole = self._write_mosaic(work / f"halo{self.stage}.vrt", stage, blocks, stage.region)
+                    read = self._keep_open(Mosaic(whole, stage.grid, stage.region, plan.bands))
+            self._check_source(raster)
+            self._tell("writing", force=True)
+            finished = [work / f"finished{k}.tif" for k in range(len(mosaics))]
+            for mosaic, path in zip(mosaics, finished):
+                write_cog(mosaic, path, np.dtype(plan.dtype))
+                self._raise_if_cancelled()
+            psnr, valid_pixels = consistency_psnr(raster, plan.area, finished[-1], plan.stretch.range, plan.bands)
+        self._close_mosaics()
+        for path, stage in zip(finished, plan.stages):
+            with writing(Path(stage.path)):
+                path.replace(stage.path)
+        return self._result(last_evaluations, psnr, valid_pixels)
+
+    def _keep_open(self, mosaic: Mosaic) -> Callable[[Region], Pixels]:
+        self._close_mosaics()
+        self._open = ExitStack()
+        self._open.enter_context(mosaic)
+        return mosaic.read
+
+    def _close_mosaics(self) -> None:
+        getattr(self, "_open", ExitStack()).close()
+
+    def _render_stage(
+        self, stage: StagePlan, read: Callable[[Region], Pixels], work: Path
+    ) -> list[tuple[Path, Region]]:
+        plan = self.plan
+        folder = work / f"s{self.stage}"
+        folder.mkdir()
+        settings = StageSettings(
+            self.stage,
+            plan.geometry,
+            plan.stretch,
+            stage.grid.pixel_size_m,
+            plan.job.seed,
+            plan.job.noise,
+            plan.job.consistency,
+        )
+        written = []
+        for number, region in enumerate(plan.geometry.blocks(stage.region)):
+            pixels = render_block(self.engine, read, region, settings, plan.bands, self._after_window)
+            path = folder / f"{number:06d}.tif"
+            write_block(path, pixels, stage.grid.crop(region), np.dtype(plan.dtype), plan.nodata, plan.alpha)
+            written.append((path, region))
+        return written
+
+    def _write_mosaic(self, path: Path, stage: StagePlan, blocks: list[tuple[Path, Region]], region: Region) -> Path:
+        plan = self.plan
+        tags = provenance.tags(
+            self.stage,
+            len(plan.stages),
+            plan.job.seed,
+            plan.bundle.config.id,
+            plan.model_sha256,
+            plan.sha256,
+            plan.sampling.sampler,
+            plan.sampling.steps,
+            Path(plan.job.input).name,
+            stage.grid.pixel_size_m,
+        )
+        write_mosaic(
+            path,
+            blocks,
+            region,
+            stage.grid,
+            np.dtype(plan.dtype),
+            plan.nodata,
+            colour_interpretation(plan.bands, plan.alpha),
+            tags,
+        )
+        return path
+
+    def _check_source(self, raster: RasterSource) -> None:
+        if raster.fingerprint() != self.plan.source:
+            raise InputError("The source raster changed while the job ran; nothing was written. Start the job again.")
+
+    def _raise_if_cancelled(self) -> None:
+        if self.cancelled():
+            raise Cancelled
+
+    def _after_evaluation(self) -> None:
+        self._raise_if_cancelled()
+
+    def _after_window(self) -> None:
+        self.windows_done += 1
+        self._tell("generating", force=self.windows_done == 1)
+
+    def _tell(self, message: str, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self.last_report < 0.1:
+            return
+        self.last_report = now
+        windows = sum(self.plan.windows)
+        fraction = 0.98 * self.windows_done / windows
+        remaining = (
+            (now - self.began) / self.windows_done * (windows - self.windows_done) if self.windows_done else None
+        )
+        self.report(
+            Progress(None, self.stage, len(self.plan.stages), self.windows_done, windows, fraction, remaining, message)
+        )
+
+    def _result(self, last_evaluations: int, psnr: float | None, valid_pixels: int) -> JobResult:
+        plan, engine = self.plan, self.engine
+        last = plan.stages[-1]
+        per_pixel = last_evaluations * plan.geometry.lattice.window**2 / max(1, valid_pixels)
+        return JobResult(
+            outputs=[s.path for s in plan.stages],
+            grid=last.grid.crop(last.asked).info(),
+            seed=plan.job.seed,
+            model=plan.bundle.config.id,
+            model_sha256=plan.model_sha256,
+            sampler=plan.sampling.sampler,
+            steps=plan.sampling.steps,
+            device=plan.device,
+            precision=plan.precision,
+            evaluations=engine.evaluations,
+            evaluations_per_pixel=round(per_pixel, 3),
+            seconds_network=round(engine.seconds_network, 3),
+            seconds_total=round(time.monotonic() - self.began, 3),
+            peak_memory_bytes=peak_memory_bytes(),
+            consistency_psnr=None if psnr is None else round(psnr, 2),
+            warnings=list(plan.warnings),
+        )

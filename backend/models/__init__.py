@@ -1,0 +1,1 @@
+"""Networks of the cascade and the bundles that carry their weights."""

@@ -1,0 +1,182 @@
+"""Model bundles: a folder with ``config.json``, ``model.safetensors`` and ``README.md`` (the card)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from backend.diffusion.schedules import NoiseSchedule
+from backend.errors import ModelError
+from backend.models.cascade_network import CascadeNetwork
+from backend.models.config import NetworkConfig
+from backend.protocol import data_home
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "resources" / "models"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a model is run: window geometry in output pixels, default sampler, and precision."""
+
+    margin: int = 12
+    ramp: int = 8
+    sampler: str = "dpm-solver++"
+    steps: int = 12
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All of a bundle's ``config.json``."""
+
+    id: str
+    title: str
+    network: NetworkConfig
+    schedule: NoiseSchedule
+    prediction: str
+    ground_resolution_m: tuple[float, float]
+    """The finest and the coarsest metres per output pixel seen in training."""
+    profile: Profile
+    licence: str
+    training: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The configuration in ``values``; `ModelError` if a part is missing or unknown."""
+        try:
+            config = cls(
+                id=str(values["id"]),
+                title=str(values["title"]),
+                network=NetworkConfig.from_dict(values["network"]),
+                schedule=NoiseSchedule(**values["schedule"]),
+                prediction=str(values["prediction"]),
+                ground_resolution_m=(float(values["ground_resolution_m"][0]), float(values["ground_resolution_m"][1])),
+                profile=Profile(**values["profile"]),
+                licence=str(values["licence"]),
+                training=dict(values.get("training", {})),
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error
+        if config.prediction not in ("eps", "v"):
+            raise ModelError(f"The model predicts {config.prediction!r}; only eps and v are known.")
+        return config
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk, its configuration read, its weights not."""
+
+    folder: Path
+    config: ModelConfig
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights are, if there are any."""
+        return self.folder / WEIGHTS
+
+    @property
+    def has_weights(self) -> bool:
+        """A bundle without weights can only be trained."""
+        return self.weights.is_file()
+
+    def sha256(self) -> str:
+        """SHA-256 of configuration and weights together, in hexadecimal."""
+        digest = hashlib.sha256((self.folder / CONFIG).read_bytes())
+        with self.weights.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def load(self, dtype: torch.dtype = torch.float32) -> CascadeNetwork:
+        """The network with its weights, in evaluation mode; names, shapes and finiteness are checked first."""
+        if not self.has_weights:
+            raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
+        with torch.device("meta"):
+            network = CascadeNetwork(self.config.network)
+        state = read_weights(self.weights, {k: tuple(v.shape) for k, v in network.state_dict().items()})
+        network.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)
+        return network.eval().requires_grad_(False).channels_last()
+
+
+def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file; `ModelError` unless exactly ``shapes`` and all values finite."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+            if found != shapes:
+                wrong = sorted(set(found.items()) ^ set(shapes.items()))[0]
+                raise ModelError(f"{path} does not fit its config.json: {wrong[0]} has shape {list(wrong[1])}.")
+            state = {name: opened.get_tensor(name) for name in shapes}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+    if not all(bool(torch.isfinite(t).all()) for t in state.values()):
+        raise ModelError(f"{path} is damaged: some weights are not finite numbers.")
+    return state
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """The bundle in ``folder``."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder} is no model bundle: its {CONFIG} cannot be read ({error}).") from error
+    return Bundle(folder, ModelConfig.from_dict(values))
+
+
+def model_folders() -> list[Path]:
+    """Where bundles are looked for: the user's models first, then the embedded ones."""
+    return [data_home() / "models", EMBEDDED]
+
+
+def list_bundles() -> list[Bundle]:
+    """Every readable bundle; of two with one id, the user's own."""
+    found: dict[str, Bundle] = {}
+    for root in model_folders():
+        for folder in sorted(root.glob("*")) if root.is_dir() else []:
+            if (folder / CONFIG).is_file() and folder.name not in found:
+                try:
+                    found[folder.name] = open_bundle(folder)
+                except ModelError:
+                    continue
+    return list(found.values())
+
+
+def find_bundle(id_or_folder: str) -> Bundle:
+    """The bundle with that id, or in that folder; `ModelError` names the known ones."""
+    for root in model_folders():
+        if "/" not in id_or_folder and "\\" not in id_or_folder and (root / id_or_folder / CONFIG).is_file():
+            return open_bundle(root / id_or_folder)
+    if (Path(id_or_folder) / CONFIG).is_file():
+        return open_bundle(Path(id_or_folder))
+    known = ", ".join(b.config.id for b in list_bundles()) or "none"
+    raise ModelError(f"There is no model {id_or_folder!r}. Known models: {known}; or name the folder of a bundle.")
+
+
+def save_bundle(folder: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> None:
+    """Write configuration and fp16 weights; the card is left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    half = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in state.items()}
+    partial = folder / (WEIGHTS + ".part")
+    save_file(half, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(folder / WEIGHTS)
+
+
+def fp16_bytes(config: NetworkConfig) -> int:
+    """Size of the weights in fp16, counted without allocating them."""
+    with torch.device("meta"):
+        return 2 * math.fsum(p.numel() for p in CascadeNetwork(config).parameters()).__int__()

@@ -1,0 +1,84 @@
+"""MetaEarth's network: condition encoder and denoising U-Net, one class for every size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backend.models.config import NetworkConfig
+from backend.models.embeddings import ScalarEmbedding
+from backend.models.rrdb import ConditionEncoder
+from backend.models.unet import UNet
+
+
+class Condition(NamedTuple):
+    """What the denoiser needs to know of a window; it does not depend on the diffusion time."""
+
+    features: Tensor
+    """(batch, features, tile / unshuffle, tile / unshuffle)"""
+    base: Tensor
+    """(batch, bands, tile, tile) float32: the up-sampled window, subtracted in residual models."""
+    ground_resolution_m: Tensor
+    """(batch,) metres per output pixel."""
+
+
+def upsample(lr: Tensor, context: int, scale: int) -> Tensor:
+    """The bicubic up-sampled window, without its context: (.., h + 2 context, ..) -> (.., h * scale, ..)."""
+    up = F.interpolate(lr.float(), scale_factor=scale, mode="bicubic", align_corners=False)
+    margin = context * scale
+    return up[..., margin : up.shape[-2] - margin, margin : up.shape[-1] - margin]
+
+
+class CascadeNetwork(nn.Module):
+    """G: (noisy image, time, condition) -> the prediction (eps or v) for every pixel."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        folded = config.channels * config.unshuffle**2
+        self.encoder = ConditionEncoder(config.encoder, config.channels, config.scale // config.unshuffle)
+        self.time_embedding = ScalarEmbedding(config.base_channels, config.embedding_channels)
+        if config.resolution_guidance:
+            self.resolution_embedding = ScalarEmbedding(config.base_channels, config.embedding_channels)
+        self.unet = UNet(config, folded + config.encoder.features, folded)
+
+    def encode(self, lr: Tensor, ground_resolution_m: Tensor) -> Condition:
+        """The condition of a window; run once, not once per step.
+
+        ``lr``: (batch, bands, h + 2 context, w + 2 context) in [-1, 1]; ``ground_resolution_m``: (batch,),
+        metres per pixel of the output.
+        """
+        context, scale = self.config.context, self.config.scale
+        return Condition(
+            self.encoder(lr.to(self.encoder.first.weight.dtype), context),
+            upsample(lr, context, scale),
+            ground_resolution_m,
+        )
+
+    def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """(batch, bands, tile, tile), (batch,) in [0, 999] -> prediction, float32, of the noisy image's shape."""
+        embedding = self.time_embedding(time)
+        if self.config.resolution_guidance:
+            embedding = embedding + self.resolution_embedding(condition.ground_resolution_m)
+        x = F.pixel_unshuffle(noisy, self.config.unshuffle)
+        x = torch.cat([x.to(condition.features.dtype), condition.features], dim=1)
+        return F.pixel_shuffle(self.unet(x, embedding).float(), self.config.unshuffle)
+
+    def to_model_space(self, image: Tensor, condition: Condition) -> Tensor:
+        """Image in [-1, 1] -> the variable x_0 that is diffused."""
+        return (image - condition.base) / self.config.residual_scale if self.config.residual else image
+
+    def to_image(self, x0: Tensor, condition: Condition) -> Tensor:
+        """Inverse of `to_model_space`."""
+        return condition.base + self.config.residual_scale * x0 if self.config.residual else x0
+
+    def channels_last(self) -> CascadeNetwork:
+        """The network itself, its convolutions laid out as the hardware wants them."""
+        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def count_parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self.parameters())

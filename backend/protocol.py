@@ -1,0 +1,364 @@
+"""The door between QGIS and the backend: job fields, messages and folders.
+
+The only module that both processes import. Standard library only, Python 3.9 syntax.
+
+Messages are JSON-RPC 2.0, one a line, UTF-8. Requests go from the client to the backend:
+
+=============  =================================================  ==========================================
+method         params                                             result
+=============  =================================================  ==========================================
+initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
+plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
+generate       ``{"job": {...}}``                                 `JobResult`
+cancel         ``{"id": 3}``                                      none; the cancelled request ends in an error
+shutdown       ``{}``                                             ``{}``, then the process ends
+=============  =================================================  ==========================================
+
+While ``generate`` runs, the backend sends notifications ``progress`` with `Progress` and the request's ``id``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+PROTOCOL_VERSION = 1
+ENGINE_VERSION = "0.1.0"
+
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+JOB_FAILED = -32000
+CANCELLED = -32800
+
+DEFAULT_MODEL = "metaearth-lite"
+MAX_SEED = 2147483647
+
+RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
+                  "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")
+"""GDAL formats that the backend opens: only data, none of them runs code or opens addresses. QGIS copies others."""
+
+
+class FieldError(ValueError):
+    """A job field has a value that it cannot have; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class JobField:
+    """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
+
+    ``kind`` is raster, destination, extent, bands, integer, number, choice or text. ``default`` None means
+    "not given". ``unit`` and ``label`` are for people.
+    """
+
+    name: str
+    kind: str
+    label: str
+    help: str
+    default: Any = None
+    choices: Tuple[str, ...] = ()
+    minimum: Optional[float] = None
+    maximum: Optional[float] = None
+    advanced: bool = False
+    required: bool = False
+
+    @property
+    def option(self) -> str:
+        """The command line spelling; required fields are positional."""
+        return self.name if self.required else "--" + self.name.replace("_", "-")
+
+    @property
+    def parameter(self) -> str:
+        """The Processing parameter's name."""
+        return self.name.upper()
+
+    def check(self, value: Any) -> Any:
+        """``value`` in its proper type; `FieldError` if the field cannot have it."""
+        if value is None or value == "":
+            if self.required:
+                raise FieldError(f"{self.label} is missing.")
+            return self.default
+        try:
+            return self._convert(value)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, FieldError):
+                raise
+            raise FieldError(f"{self.label}: {value!r} is not a valid {self.kind}.") from None
+
+    def _convert(self, value: Any) -> Any:
+        if self.kind == "integer":
+            return self._in_range(int(str(value)))
+        if self.kind == "number":
+            return self._in_range(float(value))
+        if self.kind == "choice":
+            if str(value) not in self.choices:
+                raise FieldError(f"{self.label}: {value!r} is not one of {', '.join(self.choices)}.")
+            return str(value)
+        if self.kind == "extent":
+            extent = [float(v) for v in value]
+            if len(extent) != 4 or not all(abs(v) < 1e300 for v in extent):
+                raise FieldError(f"{self.label} needs four finite numbers: XMIN YMIN XMAX YMAX.")
+            return extent
+        if self.kind == "bands":
+            bands = [int(str(v)) for v in value]
+            if not bands:
+                return None
+            if len(bands) not in (1, 3) or min(bands) < 1:
+                raise FieldError(f"{self.label}: give one band or three, counted from 1.")
+            return bands
+        return str(value)
+
+    def _in_range(self, value: Any) -> Any:
+        low, high = self.minimum, self.maximum
+        if value != value or (low is not None and value < low) or (high is not None and value > high):
+            raise FieldError(f"{self.label}: {value} is outside {low:.10g} to {high:.10g}.")
+        return value
+
+
+JOB_FIELDS: Tuple[JobField, ...] = (
+    JobField("input", "raster", "Source raster", "The raster to make finer.", required=True),
+    JobField("output", "destination", "Result",
+             "GeoTIFF of the last stage; earlier stages go beside it. A folder receives stage1.tif, stage2.tif.",
+             required=True),
+    JobField("extent", "extent", "Extent",
+             "Part of the source in its own coordinates: XMIN YMIN XMAX YMAX. Empty: the whole raster."),
+    JobField("stages", "integer", "Stages", "How many times to make pixels four times finer.",
+             minimum=1, maximum=6),
+    JobField("resolution", "number", "Target resolution (m/px)",
+             "Metres per pixel to reach, instead of a number of stages.", minimum=0.001, maximum=100000.0),
+    JobField("model", "text", "Model", "Id of an installed model, or the folder of a model bundle.",
+             default=DEFAULT_MODEL),
+    JobField("bands", "bands", "Bands", "One band, or three for red, green and blue. Empty: as the raster is shown."),
+    JobField("seed", "integer", "Seed", "The same seed gives the same pixels; another seed, another plausible detail.",
+             default=0, minimum=0, maximum=MAX_SEED),
+    JobField("sampler", "choice", "Sampler", "How noise becomes an image. auto: what the model was tuned for.",
+             default="auto", choices=("auto", "dpm-solver++", "ddim"), advanced=True),
+    JobField("steps", "integer", "Steps", "Network evaluations a window. Empty: what suits the sampler.",
+             minimum=1, maximum=1000, advanced=True),
+    JobField("noise", "choice", "Noise",
+             "field: a function of place, no seams and no repetition. repeated-block: the paper's one block for all"
+             " windows. independent: one draw a window.",
+             default="field", choices=("field", "repeated-block", "independent"), advanced=True),
+    JobField("overlap", "choice", "Overlap",
+             "default: windows share a narrow blended border. paper: windows advance by half, central halves are kept.",
+             default="default", choices=("default", "paper"), advanced=True),
+    JobField("consistency", "number", "Consistency",
+             "0 to 1: how strictly the result, averaged down, must be the source again.",
+             default=1.0, minimum=0.0, maximum=1.0, advanced=True),
+    JobField("source_resolution", "number", "Source resolution (m/px)",
+             "Metres per pixel of the source. Needed only if it has no coordinate reference system.",
+             minimum=0.001, maximum=100000.0, advanced=True),
+    JobField("device", "choice", "Device", "Where the network runs. auto: the GPU if there is one.",
+             default="auto", choices=("auto", "cpu", "cuda"), advanced=True),
+    JobField("precision", "choice", "Precision",
+             "Number format inside the network. auto: the fastest that suits the device.",
+             default="auto", choices=("auto", "float32", "bfloat16"), advanced=True),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a user asks for; one attribute a `JobField`. Extents are xmin, ymin, xmax, ymax in the source's CRS."""
+
+    input: str
+    output: str
+    extent: Optional[List[float]] = None
+    stages: Optional[int] = None
+    resolution: Optional[float] = None
+    model: str = DEFAULT_MODEL
+    bands: Optional[List[int]] = None
+    seed: int = 0
+    sampler: str = "auto"
+    steps: Optional[int] = None
+    noise: str = "field"
+    overlap: str = "default"
+    consistency: float = 1.0
+    source_resolution: Optional[float] = None
+    device: str = "auto"
+    precision: str = "auto"
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> Job:
+        """The job in ``values``, every field checked; `FieldError` says what is wrong."""
+        unknown = sorted(set(values) - {field.name for field in JOB_FIELDS})
+        if unknown:
+            raise FieldError(f"A job has no field named {', '.join(unknown)}.")
+        checked = {field.name: field.check(values.get(field.name)) for field in JOB_FIELDS}
+        if checked["stages"] is not None and checked["resolution"] is not None:
+            raise FieldError("Give either a number of stages or a target resolution, not both.")
+        return cls(**checked)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a client shows of a model bundle."""
+
+    id: str
+    title: str
+    folder: str
+    has_weights: bool
+    ground_resolution_m: List[float]
+    licence: str
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """Answer to ``initialize``."""
+
+    protocol: int
+    engine: str
+    pid: int
+    device: str
+    device_name: str
+    memory_bytes: int
+    models: List[ModelInfo]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> Handshake:
+        """The handshake in a message."""
+        return cls(**{**values, "models": [ModelInfo(**m) for m in values["models"]]})
+
+
+@dataclass(frozen=True)
+class GridInfo:
+    """Where a raster lies: ``transform`` is a, b, c, d, e, f of x = a col + b row + c, y = d col + e row + f."""
+
+    crs: str
+    transform: List[float]
+    width: int
+    height: int
+    pixel_size_m: float
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """What a job would do: one `GridInfo` a stage, what it costs, and what the user should know first."""
+
+    stages: List[GridInfo]
+    windows: int
+    evaluations: int
+    evaluations_per_pixel: float
+    output_bytes: int
+    free_bytes: int
+    warnings: List[str]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> JobSummary:
+        """The summary in a message."""
+        return cls(**{**values, "stages": [GridInfo(**g) for g in values["stages"]]})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Parameters of a ``progress`` notification. Stages count from 1; ``fraction`` is of the whole job."""
+
+    id: Union[int, str, None]
+    stage: int
+    stages: int
+    windows_done: int
+    windows: int
+    fraction: float
+    eta_seconds: Optional[float]
+    message: str
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a finished job says of itself; ``grid`` and ``consistency_psnr`` (dB) are of the last stage.
+
+    ``evaluations`` counts network evaluations of all stages, ``evaluations_per_pixel`` those of the last stage
+    times a window's pixels over its valid output pixels. ``consistency_psnr`` is None where it is infinite.
+    """
+
+    outputs: List[str]
+    grid: GridInfo
+    seed: int
+    model: str
+    model_sha256: str
+    sampler: str
+    steps: int
+    device: str
+    precision: str
+    evaluations: int
+    evaluations_per_pixel: float
+    seconds_network: float
+    seconds_total: float
+    peak_memory_bytes: int
+    consistency_psnr: Optional[float]
+    warnings: List[str]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> JobResult:
+        """The result in a message."""
+        return cls(**{**values, "grid": GridInfo(**values["grid"])})
+
+
+def encode(message: Dict[str, Any]) -> bytes:
+    """One message as one line."""
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
+
+
+def decode(line: bytes) -> Dict[str, Any]:
+    """The message of one line; ValueError if it is not a JSON-RPC 2.0 object."""
+    message = json.loads(line.decode("utf-8"))
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        raise ValueError("This is not a JSON-RPC 2.0 message.")
+    return message
+
+
+def request(id_: int, method: str, params: Dict[str, Any]) -> Dict[str, Any]:
+    """A request that wants an answer."""
+    return {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
+
+
+def notification(method: str, params: Dict[str, Any]) -> Dict[str, Any]:
+    """A message that wants none."""
+    return {"jsonrpc": "2.0", "method": method, "params": params}
+
+
+def response(id_: Any, result: Any) -> Dict[str, Any]:
+    """The answer to a request."""
+    return {"jsonrpc": "2.0", "id": id_, "result": result}
+
+
+def error_response(id_: Any, code: int, sentence: str, condition: str = "error") -> Dict[str, Any]:
+    """The failure of a request; ``condition`` names it to programs, ``sentence`` to people."""
+    return {"jsonrpc": "2.0", "id": id_,
+            "error": {"code": code, "message": sentence, "data": {"condition": condition}}}
+
+
+def data_home() -> Path:
+    """Root of environment, models, jobs and caches; METAEARTH_HOME overrides the system's usual place."""
+    override = os.environ.get("METAEARTH_HOME")
+    if override:
+        return Path(override)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "MetaEarth"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "MetaEarth"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "metaearth"
+
+
+def stage_paths(output: str, stages: int) -> List[str]:
+    """Where the stages' rasters go, first stage first.
+
+    ``out.tif`` with two stages: ``out_stage1.tif`` and ``out.tif``; ``stage2.tif``: ``stage1.tif`` and
+    ``stage2.tif``; a folder (no .tif or .tiff at the end): ``stage1.tif`` and ``stage2.tif`` in it.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return [str(path / f"stage{k}.tif") for k in range(1, stages + 1)]
+    own = f"stage{stages}"
+    base = path.stem[: -len(own)] if path.stem.endswith(own) else path.stem + "_"
+    earlier = [str(path.with_name(f"{base}stage{k}{path.suffix}")) for k in range(1, stages)]
+    return [*earlier, str(path)]

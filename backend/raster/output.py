@@ -1,0 +1,179 @@
+"""Writing: block files, the virtual mosaic over them, and the finished Cloud Optimized GeoTIFF."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.shutil import copy as copy_raster
+
+from backend.errors import DiskFullError, OutputError
+from backend.raster.grid import Grid, Region
+from backend.raster.source import GDAL_OPTIONS, Pixels
+
+GDAL_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences."""
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        text = str(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
+        if full or _free_bytes(path) < 1 << 16:
+            raise DiskFullError(
+                f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
+            ) from error
+        raise OutputError(f"{path} cannot be written: {text}") from error
+
+
+def _free_bytes(path: Path) -> int:
+    import shutil
+
+    folder = path if path.is_dir() else path.parent
+    return shutil.disk_usage(folder).free if folder.is_dir() else 1 << 62
+
+
+def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dtype, nodata: float | None) -> NDArray:
+    """Values rounded and clipped to ``dtype``; holes get ``nodata``, and no valid pixel has it by chance."""
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        typed = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
+        if nodata is not None and limits.min <= nodata <= limits.max:
+            typed[typed == nodata] += 1 if nodata < limits.max else -1
+    else:
+        typed = values.astype(dtype)
+    hole = 0 if nodata is None else nodata
+    return np.where(valid[None], typed, np.asarray(hole).astype(dtype))
+
+
+def write_block(path: Path, pixels: Pixels, grid: Grid, dtype: np.dtype, nodata: float | None, alpha: bool) -> None:
+    """One block as a GeoTIFF, complete under its name or not there at all. ``alpha`` adds a band with the mask."""
+    typed = to_type(pixels.values, pixels.valid, dtype, nodata)
+    if alpha:
+        opaque = np.where(pixels.valid, alpha_value(dtype), 0).astype(dtype)
+        typed = np.concatenate([typed, opaque[None]])
+    partial = path.with_suffix(".part.tif")
+    with writing(path):
+        with (
+            rasterio.Env(**GDAL_OPTIONS),
+            rasterio.open(
+                partial,
+                "w",
+                driver="GTiff",
+                height=grid.height,
+                width=grid.width,
+                count=len(typed),
+                dtype=dtype,
+                crs=grid.crs,
+                transform=grid.transform,
+                nodata=nodata,
+                tiled=True,
+                blockxsize=256,
+                blockysize=256,
+                compress="deflate",
+                zlevel=1,
+                interleave="band",
+                bigtiff="if_safer",
+            ) as dataset,
+        ):
+            dataset.write(typed)
+        partial.replace(path)
+
+
+def alpha_value(dtype: np.dtype) -> float:
+    """The value of an opaque pixel."""
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def colour_interpretation(bands: int, alpha: bool) -> list[ColorInterp]:
+    """Grey or red, green, blue, and alpha."""
+    shown = [ColorInterp.gray] if bands == 1 else [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    return [*shown, ColorInterp.alpha] if alpha else shown
+
+
+def write_mosaic(
+    path: Path,
+    blocks: list[tuple[Path, Region]],
+    region: Region,
+    grid: Grid,
+    dtype: np.dtype,
+    nodata: float | None,
+    colours: list[ColorInterp],
+    tags: dict[str, str],
+) -> None:
+    """A VRT of ``region`` over block files; ``grid`` is the whole stage's."""
+    area = grid.crop(region)
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(area.width), rasterYSize=str(area.height))
+    if grid.crs is not None:
+        ElementTree.SubElement(root, "SRS", dataAxisToSRSAxisMapping="1,2").text = grid.crs.to_wkt()
+    transform = ", ".join(repr(float(v)) for v in area.transform.to_gdal())
+    ElementTree.SubElement(root, "GeoTransform").text = transform
+    metadata = ElementTree.SubElement(root, "Metadata")
+    for key, value in tags.items():
+        ElementTree.SubElement(metadata, "MDI", key=key).text = value
+    for index, colour in enumerate(colours, start=1):
+        band = ElementTree.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[dtype.name], band=str(index))
+        if nodata is not None:
+            ElementTree.SubElement(band, "NoDataValue").text = "nan" if math.isnan(nodata) else repr(nodata)
+        ElementTree.SubElement(band, "ColorInterp").text = colour.name.capitalize()
+        for block, place in blocks:
+            _add_source(band, path, block, place, region, index)
+    with writing(path):
+        path.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _add_source(band: ElementTree.Element, vrt: Path, block: Path, place: Region, region: Region, index: int) -> None:
+    shared = place.intersection(region)
+    if shared.height <= 0 or shared.width <= 0:
+        return
+    source = ElementTree.SubElement(band, "SimpleSource")
+    name = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
+    name.text = block.relative_to(vrt.parent).as_posix()
+    ElementTree.SubElement(source, "SourceBand").text = str(index)
+    for tag, origin in (("SrcRect", place), ("DstRect", region)):
+        part = shared.relative_to(origin)
+        ElementTree.SubElement(
+            source, tag, xOff=str(part.left), yOff=str(part.top), xSize=str(part.width), ySize=str(part.height)
+        )
+
+
+def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
+    """The mosaic as a Cloud Optimized GeoTIFF: tiled, compressed, with overviews; it appears by rename."""
+    partial = mosaic.with_suffix(".part.tif")
+    predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.Env(**GDAL_OPTIONS):
+            copy_raster(
+                mosaic,
+                partial,
+                driver="COG",
+                compress="DEFLATE",
+                predictor=predictor,
+                blocksize=512,
+                bigtiff="IF_SAFER",
+                overview_resampling="AVERAGE",
+                num_threads=2,
+            )
+        partial.replace(path)

@@ -1,0 +1,236 @@
+"""The source raster: bands as the map shows them, mask, stretch, reading by region."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from backend.errors import InputError, MissingCrsError
+from backend.protocol import RASTER_DRIVERS
+from backend.raster.grid import Grid, Region, ground_resolution_m
+from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
+
+GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": 128}
+
+SAMPLE_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Values in source units, (bands, rows, cols) float32, and which of them are valid, (rows, cols)."""
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+def symmetric_indices(start: int, stop: int, length: int) -> NDArray[np.int64]:
+    """Indices [start, stop) reflected into [0, length) at both ends, edge pixels repeated once."""
+    folded = np.arange(start, stop, dtype=np.int64) % (2 * length)
+    return np.minimum(folded, 2 * length - 1 - folded)
+
+
+def reflected_region(region: Region, grid_region: Region) -> Region:
+    """The part of the grid that a read of ``region`` touches, reflections at the grid's edges included."""
+    rows = symmetric_indices(region.top, region.bottom, grid_region.height)
+    cols = symmetric_indices(region.left, region.right, grid_region.width)
+    return Region(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
+
+
+def read_reflected(region: Region, grid: Region, read_inside: Callable[[Region], Pixels]) -> Pixels:
+    """``read_inside`` for a region that may lie partly outside the grid: pixels beyond its edges are reflected."""
+    inside = reflected_region(region, grid)
+    pixels = read_inside(inside)
+    rows = symmetric_indices(region.top, region.bottom, grid.height) - inside.top
+    cols = symmetric_indices(region.left, region.right, grid.width) - inside.left
+    return Pixels(pixels.values[:, rows][:, :, cols], pixels.valid[rows][:, cols])
+
+
+class RasterSource:
+    """An open raster; use as a context manager.
+
+    ``pixel_size_m`` overrides the metres per pixel, ``resample_to_m`` reads the raster on a grid of that
+    many metres per pixel with the same corner.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        bands: list[int] | None = None,
+        pixel_size_m: float | None = None,
+        resample_to_m: float | None = None,
+    ) -> None:
+        self.path = path
+        self._stack = ExitStack()
+        try:
+            self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
+            self._file = self._open(path)
+            self.grid = self._native_grid(pixel_size_m)
+            self._set_bands(bands)
+            self._data = self._file if resample_to_m is None else self._resampled(resample_to_m)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RasterSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    def _open(self, path: str) -> rasterio.DatasetReader:
+        if not Path(path).is_file():
+            raise InputError(f"There is no file {path}.")
+        try:
+            opened = self._stack.enter_context(rasterio.open(path))
+        except (RasterioError, ValueError) as error:
+            raise InputError(f"{path} cannot be read as a raster: {error}") from error
+        if opened.driver not in RASTER_DRIVERS:
+            raise InputError(
+                f"{path} is of the format {opened.driver}, which is not read directly. Save it as GeoTIFF first."
+            )
+        if opened.count == 0:
+            raise InputError(f"{path} has no raster bands of its own; choose one of its sub-datasets.")
+        return opened
+
+    def _native_grid(self, pixel_size_m: float | None) -> Grid:
+        f = self._file
+        if f.crs is None and pixel_size_m is None:
+            raise MissingCrsError(
+                f"{Path(self.path).name} has no coordinate reference system, so its metres per pixel are "
+                "unknown. Give the source resolution, or assign a CRS to the layer."
+            )
+        size = pixel_size_m or ground_resolution_m(f.transform, f.height, f.width, f.crs)
+        return Grid(f.height, f.width, f.transform, f.crs, size)
+
+    def _set_bands(self, bands: list[int] | None) -> None:
+        f = self._file
+        self.alpha_band = next((i + 1 for i, c in enumerate(f.colorinterp) if c == ColorInterp.alpha), None)
+        self.palette = None
+        if bands is None:
+            bands = shown_bands(list(f.colorinterp))
+            if len(bands) == 1 and f.colorinterp[bands[0] - 1] == ColorInterp.palette:
+                self.palette = palette_table(f.colormap(bands[0]))
+        if max(bands) > f.count:
+            raise InputError(f"Band {max(bands)} was asked for, but {Path(self.path).name} has {f.count}.")
+        if any(np.issubdtype(np.dtype(_numpy_name(f.dtypes[b - 1])), np.complexfloating) for b in bands):
+            raise InputError(f"{Path(self.path).name} holds complex numbers. Compute amplitude or phase first.")
+        self.bands = bands
+        self.dtype = np.dtype("uint8") if self.palette is not None else np.dtype(f.dtypes[bands[0] - 1])
+        self.nodata = None if self.palette is not None else f.nodatavals[bands[0] - 1]
+        flags = f.mask_flag_enums[bands[0] - 1]
+        self.needs_alpha = self.nodata is None and (self.alpha_band is not None or MaskFlags.all_valid not in flags)
+        if self.nodata is None and not self.needs_alpha and np.issubdtype(self.dtype, np.floating):
+            self.nodata = math.nan  # NaN pixels are holes, whether declared or not
+
+    def _resampled(self, resolution_m: float) -> WarpedVRT:
+        f, factor = self._file, resolution_m / self.grid.pixel_size_m
+        height, width = (max(1, math.ceil(n / factor - 1e-6)) for n in (f.height, f.width))
+        transform = f.transform * Affine.scale(factor)
+        if f.crs is None:
+            raise MissingCrsError(
+                "A raster without coordinate reference system can be made finer by whole stages only; "
+                "give a number of stages instead of a target resolution."
+            )
+        self.grid = Grid(height, width, transform, f.crs, resolution_m)
+        method = Resampling.average if factor > 1 else Resampling.cubic
+        if self.palette is not None:
+            method = Resampling.nearest
+        return self._stack.enter_context(
+            WarpedVRT(
+                f,
+                src_crs=f.crs,
+                crs=f.crs,
+                transform=transform,
+                height=height,
+                width=width,
+                resampling=method,
+                add_alpha=self.alpha_band is None and self.nodata is None and self.needs_alpha,
+            )
+        )
+
+    @property
+    def out_bands(self) -> int:
+        """Bands of the values read: one or three."""
+        return 3 if self.palette is not None else len(self.bands)
+
+    def read(self, region: Region) -> Pixels:
+        """The pixels of ``region``, beyond the raster's edges reflected."""
+        return read_reflected(region, self.grid.region, self._read_inside)
+
+    def _read_inside(self, region: Region, shape: tuple[int, int] | None = None) -> Pixels:
+        window = Window(region.left, region.top, region.width, region.height)
+        shape = shape or (region.height, region.width)
+        try:
+            raw = self._data.read(self.bands, window=window, out_shape=(len(self.bands), *shape))
+            masks = self._data.read_masks(self.bands, window=window, out_shape=(len(self.bands), *shape))
+            valid = masks.all(axis=0)
+            if self.alpha_band is not None:
+                valid &= self._data.read(self.alpha_band, window=window, out_shape=shape) > 0
+        except RasterioError as error:
+            raise InputError(
+                f"{self.path} is damaged: it cannot be read at rows {region.top} to {region.bottom}, "
+                f"columns {region.left} to {region.right} ({error})."
+            ) from error
+        if self.palette is not None:
+            raw = self.palette[np.clip(raw[0], 0, len(self.palette) - 1)].transpose(2, 0, 1)
+        values = raw.astype(np.float32)
+        valid &= np.isfinite(values).all(axis=0)
+        return Pixels(values, valid)
+
+    def stretch(self) -> Stretch:
+        """8-bit data: identity; others: percentiles of a decimated read of the whole layer, whatever the extent."""
+        if self.dtype == np.uint8:
+            return identity_stretch(self.out_bands)
+        side = max(self.grid.height, self.grid.width)
+        factor = max(1.0, side / SAMPLE_SIDE)
+        shape = (max(1, round(self.grid.height / factor)), max(1, round(self.grid.width / factor)))
+        sample = self._read_inside(self.grid.region, shape)
+        return percentile_stretch(sample.values, sample.valid)
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """What changes when the file does: name, size and time of the last change."""
+        status = os.stat(self.path)
+        return {"path": str(Path(self.path).resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _numpy_name(dtype: str) -> str:
+    return {"complex_int16": "complex64"}.get(dtype, dtype)
+
+
+def shown_bands(interpretations: list[ColorInterp]) -> list[int]:
+    """The bands that make the picture: red, green and blue if named so, else the first three, else the first."""
+    rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    if all(c in interpretations for c in rgb):
+        return [interpretations.index(c) + 1 for c in rgb]
+    plain = [i + 1 for i, c in enumerate(interpretations) if c != ColorInterp.alpha]
+    if not plain:
+        raise InputError("The raster has only an alpha band.")
+    return plain[:3] if len(plain) >= 3 else plain[:1]
+
+
+def palette_table(colormap: dict[int, tuple[int, int, int, int]]) -> NDArray[np.uint8]:
+    """(entries, 3): the colours of a palette."""
+    table = np.zeros((max(colormap) + 1, 3), np.uint8)
+    for value, colour in colormap.items():
+        table[value] = colour[:3]
+    return table

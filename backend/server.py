@@ -1,0 +1,180 @@
+"""The loop behind the door: JSON-RPC requests on stdin, answers and progress on the real stdout."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from backend import protocol
+from backend.devices import choose_device, device_memory_bytes, device_name
+from backend.errors import Cancelled, MetaEarthError, PlanError
+from backend.jobs.plan import make_plan
+from backend.jobs.runner import JobRun
+from backend.models.bundle import list_bundles
+from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
+
+GRACE_SECONDS = 10.0
+
+
+class Server:
+    """Reads requests in the caller's thread and works on them, one after the other, in its own."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self.requests, self.answers = requests, answers
+        self.write_lock = threading.Lock()
+        self.queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.cancels: dict[Any, threading.Event] = {}
+        self.closing = threading.Event()
+        self.worker = threading.Thread(target=self._work, daemon=True)
+
+    def run(self) -> None:
+        """Serve until stdin ends or ``shutdown`` is asked; a running job is cancelled and cleans up."""
+        self.worker.start()
+        for line in self.requests:
+            try:
+                message = protocol.decode(line)
+            except ValueError:
+                self._send(
+                    protocol.error_response(None, protocol.INVALID_REQUEST, "This is not a JSON-RPC 2.0 message.")
+                )
+                continue
+            if not self._accept(message):
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Cancel everything and wait for the worker to clean up."""
+        self.closing.set()
+        self.queue.put(None)
+        self.worker.join(GRACE_SECONDS)
+
+    def _accept(self, message: dict[str, Any]) -> bool:
+        """Queue a request, or act at once on cancel and shutdown; False ends the loop."""
+        method, params = message.get("method"), message.get("params") or {}
+        if method == "cancel":
+            event = self.cancels.get(params.get("id"))
+            if event:
+                event.set()
+        elif method == "shutdown":
+            self._send(protocol.response(message.get("id"), {}))
+            return False
+        else:
+            self.cancels[message.get("id")] = threading.Event()
+            self.queue.put(message)
+        return True
+
+    def _work(self) -> None:
+        while (message := self.queue.get()) is not None:
+            id_ = message.get("id")
+            answer = self._answer(id_, message.get("method"), message.get("params") or {})
+            self.cancels.pop(id_, None)
+            if id_ is not None:
+                self._send(answer)
+
+    def _answer(self, id_: Any, method: str | None, params: dict[str, Any]) -> dict[str, Any]:
+        methods: dict[str | None, Callable[[Any, dict[str, Any]], Any]] = {
+            "initialize": self._initialize,
+            "plan": self._plan,
+            "generate": self._generate,
+        }
+        if method not in methods:
+            return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
+        try:
+            return protocol.response(id_, dataclasses.asdict(methods[method](id_, params)))
+        except FieldError as error:
+            return protocol.error_response(id_, protocol.INVALID_PARAMS, str(error), "field")
+        except Cancelled as error:
+            return protocol.error_response(id_, protocol.CANCELLED, str(error), error.code)
+        except MetaEarthError as error:
+            return protocol.error_response(id_, protocol.JOB_FAILED, str(error), error.code)
+        except Exception as error:
+            traceback.print_exc()
+            sentence = (
+                f"The backend met an unexpected error ({type(error).__name__}: {error}). Its log has the details."
+            )
+            return protocol.error_response(id_, protocol.INTERNAL_ERROR, sentence, "internal")
+
+    def _initialize(self, id_: Any, params: dict[str, Any]) -> Handshake:
+        if params.get("protocol") != protocol.PROTOCOL_VERSION:
+            raise PlanError(
+                f"Plugin and backend differ in version (protocol {params.get('protocol')} and "
+                f"{protocol.PROTOCOL_VERSION}). Set the backend up again."
+            )
+        device = choose_device("auto")
+        found = [
+            ModelInfo(
+                b.config.id,
+                b.config.title,
+                str(b.folder),
+                b.has_weights,
+                list(b.config.ground_resolution_m),
+                b.config.licence,
+            )
+            for b in list_bundles()
+        ]
+        return Handshake(
+            protocol.PROTOCOL_VERSION,
+            protocol.ENGINE_VERSION,
+            os.getpid(),
+            device,
+            device_name(device),
+            device_memory_bytes(device),
+            found,
+        )
+
+    def _plan(self, id_: Any, params: dict[str, Any]) -> protocol.JobSummary:
+        return make_plan(Job.from_dict(params.get("job") or {})).summary()
+
+    def _generate(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
+        event = self.cancels[id_]
+
+        def report(progress: Progress) -> None:
+            values = {**dataclasses.asdict(progress), "id": id_}
+            self._send(protocol.notification("progress", values))
+
+        def cancelled() -> bool:
+            return event.is_set() or self.closing.is_set()
+
+        if cancelled():
+            raise Cancelled
+        return JobRun(make_plan(Job.from_dict(params.get("job") or {})), report, cancelled).run()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            with self.write_lock:
+                self.answers.write(protocol.encode(message))
+                self.answers.flush()
+        except (BrokenPipeError, ValueError):
+            self.closing.set()
+
+
+def leave_with_parent(server: Server) -> None:
+    """End the process when its parent is gone, even if somebody else holds the pipe open."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        server.close()
+        os._exit(0)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def serve_stdio() -> int:
+    """Serve on standard input and output; whatever else prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    server = Server(sys.stdin.buffer, answers)
+    leave_with_parent(server)
+    server.run()
+    return 0

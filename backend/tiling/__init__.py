@@ -1,0 +1,1 @@
+"""Windows, noise and blending as pure functions of place."""

@@ -1,0 +1,60 @@
+"""The lattice of windows: anchored to the stage's grid, never to the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Square windows along both axes of a stage's grid; lengths in output pixels.
+
+    Window i covers [i S - margin - ramp, i S - margin - ramp + window). ``margin`` is dropped on each side;
+    what is kept, [i S - ramp, i S + S), overlaps its neighbours by ``ramp`` pixels, where the two are blended.
+    Pixel 0 of the grid is thus kept by window 0 alone. S = window - 2 margin - ramp.
+    """
+
+    window: int = 256
+    margin: int = 12
+    ramp: int = 8
+
+    def __post_init__(self) -> None:
+        if self.stride < max(1, self.ramp) or any(n % 4 for n in (self.window, self.margin, self.ramp)):
+            raise PlanError(
+                f"Windows of {self.window} px with margin {self.margin} and ramp {self.ramp} make no lattice."
+            )
+
+    @property
+    def stride(self) -> int:
+        """S, the distance between neighbouring windows."""
+        return self.window - 2 * self.margin - self.ramp
+
+    def origin(self, index: int) -> int:
+        """First pixel that window ``index`` sees."""
+        return index * self.stride - self.margin - self.ramp
+
+    def kept(self, index: int) -> tuple[int, int]:
+        """[start, stop) of the pixels that window ``index`` contributes to."""
+        return index * self.stride - self.ramp, (index + 1) * self.stride
+
+    def indices(self, start: int, stop: int) -> range:
+        """Windows that contribute to the pixels [start, stop)."""
+        return range(start // self.stride, (stop - 1 + self.ramp) // self.stride + 1)
+
+    def weights(self) -> NDArray[np.float32]:
+        """(S + ramp,) weights over the kept pixels; neighbours' weights add up to one at every pixel."""
+        weights = np.ones(self.stride + self.ramp, dtype=np.float32)
+        rising = (np.arange(self.ramp, dtype=np.float32) + 0.5) / max(1, self.ramp)
+        weights[: self.ramp] = rising
+        weights[self.stride :] = 1 - rising
+        return weights
+
+
+def paper_lattice(window: int = 256) -> Lattice:
+    """MetaEarth's own: windows advance by half, a quarter is dropped on each side, no blending."""
+    return Lattice(window, margin=window // 4, ramp=0)

@@ -1,0 +1,1 @@
+"""Training of the cascade: the split by place, the imagery, degradation and the trainer."""
