@@ -19,8 +19,7 @@ def linear_betas(steps: int, start: float, end: float) -> Array:
 
 def sqrt_linear_betas(steps: int, start: float, end: float) -> Array:
     """Betas whose square roots are evenly spaced (latent diffusion's "linear", arXiv 2112.10752)."""
-    roots = np.linspace(start**0.5, end**0.5, steps, dtype=np.float64)
-    return np.asarray(roots**2, dtype=np.float64)
+    return linear_betas(steps, start**0.5, end**0.5) ** 2
 
 
 BETAS = {"linear": linear_betas, "sqrt-linear": sqrt_linear_betas}
@@ -42,7 +41,8 @@ class NoiseSchedule:
     @property
     def alpha_bar(self) -> Array:
         """(steps,): product of (1 - beta) up to t."""
-        return np.cumprod(1.0 - BETAS[self.kind](self.steps, self.beta_start, self.beta_end))
+        alphas = 1.0 - BETAS[self.kind](self.steps, self.beta_start, self.beta_end)
+        return np.cumprod(alphas, dtype=np.float64)
 
     @property
     def log_snr(self) -> Array:

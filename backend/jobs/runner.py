@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import tempfile
 import time
@@ -17,7 +19,7 @@ from backend.cascade.engine import Engine
 from backend.errors import Cancelled, InputError
 from backend.evaluation.consistency import consistency_psnr
 from backend.jobs.plan import JobPlan, StagePlan
-from backend.memory import peak_memory_bytes
+from backend.processes import peak_memory_bytes, process_runs
 from backend.protocol import JobResult, Progress
 from backend.raster import provenance
 from backend.raster.grid import Region
@@ -26,6 +28,15 @@ from backend.raster.output import colour_interpretation, write_block, write_cog,
 from backend.raster.source import Pixels, RasterSource
 
 Report = Callable[[Progress], None]
+WORK_PREFIX = ".metaearth-"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the work of jobs on this machine that were killed before they could clean up."""
+    for left in folder.glob(f"{WORK_PREFIX}{platform.node()}-*"):
+        pid = left.name.removeprefix(f"{WORK_PREFIX}{platform.node()}-").split("-")[0]
+        if pid.isdigit() and not process_runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class JobRun:
@@ -50,7 +61,8 @@ class JobRun:
         folder = Path(self.plan.stages[-1].path).absolute().parent
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=".metaearth-", dir=folder))
+            remove_leftovers(folder)
+            work = Path(tempfile.mkdtemp(prefix=f"{WORK_PREFIX}{platform.node()}-{os.getpid()}-", dir=folder))
         try:
             return self._run_in(work)
         finally:

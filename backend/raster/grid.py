@@ -77,7 +77,7 @@ class Grid:
         return Grid(
             self.height * factor,
             self.width * factor,
-            self.transform * Affine.scale(1 / factor),
+            self.transform @ Affine.scale(1 / factor),
             self.crs,
             self.pixel_size_m / factor,
         )
@@ -85,7 +85,7 @@ class Grid:
     def crop(self, region: Region) -> Grid:
         """The grid of some of the pixels."""
         shift = Affine.translation(region.left, region.top)
-        return Grid(region.height, region.width, self.transform * shift, self.crs, self.pixel_size_m)
+        return Grid(region.height, region.width, self.transform @ shift, self.crs, self.pixel_size_m)
 
     def region_of(self, extent: tuple[float, float, float, float]) -> Region:
         """The pixels that an extent (xmin, ymin, xmax, ymax) touches, snapped outward; `ExtentError` if none."""
@@ -95,7 +95,7 @@ class Grid:
                 f"The extent {xmin:g} {ymin:g} {xmax:g} {ymax:g} is empty: it must be XMIN YMIN XMAX YMAX "
                 "with XMIN < XMAX and YMIN < YMAX."
             )
-        corners = [~self.transform * corner for corner in ((xmin, ymin), (xmin, ymax), (xmax, ymin), (xmax, ymax))]
+        corners = [~self.transform @ corner for corner in ((xmin, ymin), (xmin, ymax), (xmax, ymin), (xmax, ymax))]
         cols, rows = zip(*corners)
         # corners that were computed, not typed, miss the pixel's edge by rounding errors
         tolerance = 1e-6
@@ -114,7 +114,7 @@ class Grid:
 
     def bounds(self) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax."""
-        corners = [self.transform * c for c in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))]
+        corners = [self.transform @ c for c in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))]
         xs, ys = zip(*corners)
         return min(xs), min(ys), max(xs), max(ys)
 
@@ -149,7 +149,7 @@ def ground_resolution_m(transform: Affine, height: int, width: int, crs: CRS) ->
 def _ellipsoidal_pixel_m(transform: Affine, height: int, width: int, crs: CRS) -> float | None:
     """Geometric mean side of the central pixel on WGS 84; None if the CRS does not reach it."""
     col, row = width / 2, height / 2
-    points = [transform * p for p in ((col, row), (col + 1, row), (col, row + 1))]
+    points = [transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
     lon, lat = transform_points(crs, CRS.from_epsg(4326), *(list(v) for v in zip(*points)))
     if not all(math.isfinite(v) for v in (*lon, *lat)) or abs(lat[0]) > 90:
         return None

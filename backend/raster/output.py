@@ -60,7 +60,7 @@ def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dty
         limits = np.iinfo(dtype)
         typed = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
         if nodata is not None and limits.min <= nodata <= limits.max:
-            typed[typed == nodata] += 1 if nodata < limits.max else -1
+            typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
     else:
         typed = values.astype(dtype)
     hole = 0 if nodata is None else nodata
@@ -98,7 +98,15 @@ def write_block(path: Path, pixels: Pixels, grid: Grid, dtype: np.dtype, nodata:
             ) as dataset,
         ):
             dataset.write(typed)
+        _verify_block(partial, typed)
         partial.replace(path)
+
+
+def _verify_block(path: Path, typed: NDArray) -> None:
+    """OSError unless the file holds what was written: GDAL may report a full disk on stderr alone."""
+    with rasterio.open(path) as dataset:
+        if not np.array_equal(dataset.read(), typed, equal_nan=bool(np.issubdtype(typed.dtype, np.floating))):
+            raise OSError(f"{path.name} does not hold what was written to it.")
 
 
 def alpha_value(dtype: np.dtype) -> float:
@@ -176,4 +184,12 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 overview_resampling="AVERAGE",
                 num_threads=2,
             )
+        _verify_copy(partial, mosaic)
         partial.replace(path)
+
+
+def _verify_copy(path: Path, mosaic: Path) -> None:
+    """OSError unless both rasters have equal checksums in every band."""
+    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as copied, rasterio.open(mosaic) as original:
+        if any(copied.checksum(band) != original.checksum(band) for band in original.indexes):
+            raise OSError(f"{path.name} does not hold what was written to it.")

@@ -145,7 +145,7 @@ class RasterSource:
     def _resampled(self, resolution_m: float) -> WarpedVRT:
         f, factor = self._file, resolution_m / self.grid.pixel_size_m
         height, width = (max(1, math.ceil(n / factor - 1e-6)) for n in (f.height, f.width))
-        transform = f.transform * Affine.scale(factor)
+        transform = f.transform @ Affine.scale(factor)
         if f.crs is None:
             raise MissingCrsError(
                 "A raster without coordinate reference system can be made finer by whole stages only; "

@@ -41,7 +41,7 @@ def entries_of(root: Path, path: Path, rules: list[dict]) -> list[ImageEntry]:
         found.append(
             ImageEntry(
                 path,
-                path.parent.relative_to(root).parts[1] if "/" in name else "",
+                path.relative_to(root).parts[1],
                 rule["split"],
                 float(rule["gsd_m"]),
                 int(rule.get("average", 1)),

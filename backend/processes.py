@@ -1,7 +1,8 @@
-"""The process's memory."""
+"""This process and others of the machine."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -17,3 +18,16 @@ def peak_memory_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def process_runs(pid: int) -> bool:
+    """Whether a process of this machine has that number; True where it cannot be told."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,66 @@
+# Everything a newcomer needs; `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+QGIS_VENV := .venv-qgis
+BIN := $(VENV)/bin
+# empty: PyPI's torch, which on Linux brings several GB of CUDA packages; cpu, cu126, cu130: that build, through uv
+TORCH_BACKEND ?=
+UV := 'uv>=0.9,<1'
+INSTALL := $(if $(TORCH_BACKEND),$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH_BACKEND),$(BIN)/python -m pip install --quiet)
+OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test test-slow lint install package train clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+setup: $(VENV)/.ready  ## the backend's environment in .venv (TORCH_BACKEND=cpu: without CUDA)
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_BACKEND),$(BIN)/python -m pip install --quiet $(UV))
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.ready
+	$(INSTALL) '.[test,lint]'
+	touch $@
+
+system:  ## Debian packages of QGIS, if QGIS is missing (needs root)
+	sh scripts/install_qgis.sh
+
+$(QGIS_VENV)/.ready: | system
+	/usr/bin/python3 -m venv --system-site-packages $(QGIS_VENV)
+	$(QGIS_VENV)/bin/python -m pip install --quiet 'pytest>=8' 'pytest-qgis>=2.1'
+	touch $@
+
+demo: system $(VENV)/.ready  ## a real scene made 16 times finer through QGIS; results in build/demo
+	$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow
+	$(BIN)/python -m pytest tests/backend -m 'not slow'
+	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e -m 'not slow'
+
+test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests
+	$(BIN)/python -m pytest tests/backend -m slow
+	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e -m slow
+
+lint: $(VENV)/.tools package  ## ruff, mypy, the QGIS 4 rules, and the upload scan of the zip
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check backend tests/backend
+	$(BIN)/mypy
+	$(BIN)/flake8 --isolated --select QGS1,QGS4 plugin __init__.py
+	$(BIN)/python scripts/package.py --scan
+
+package:  ## build/metaearth.zip, ready to upload
+	$(PYTHON) scripts/package.py
+
+install:  ## link the plugin into your own QGIS profile
+	$(PYTHON) scripts/qgis_profile.py --user
+
+train: $(VENV)/.ready  ## train metaearth-lite on DATA=folder
+	$(BIN)/python -m backend train --config metaearth-lite --data $(DATA) --output build/train/lite
+
+clean:  ## remove what was built, but for the environments
+	rm -rf build

@@ -1,0 +1,1 @@
+"""The part of MetaEarth that runs inside QGIS."""

@@ -1,0 +1,250 @@
+"""The backend's process: started, spoken to and ended; everything here happens in one thread."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
+
+from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSlot
+
+from ...backend import protocol
+from .environment import backend_python
+from .translate import tr
+
+MAX_RESTARTS = 3
+START_MS = 10000
+CANCEL_GRACE_MS = 1000
+CLOSE_GRACE_MS = 2000
+TAIL_LINES = 200
+SHOWN_LINES = 15
+KEPT_LOGS = 20
+STOPPED = "backend-stopped"
+# The child must find its own libraries, not those of the QGIS that starts it.
+REMOVED_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONUSERBASE", "VIRTUAL_ENV",
+                     "LD_LIBRARY_PATH", "LD_PRELOAD")
+REMOVED_PREFIXES = ("PIP_", "QGIS_", "PROJ_", "GDAL_", "DYLD_", "QT_")
+INITIALIZE_ID = 0
+
+Answer = Callable[[dict], None]
+
+
+class Waiting(NamedTuple):
+    """A request that has no answer yet."""
+
+    method: str
+    params: dict
+    answer: Answer
+
+
+def child_environment(parent: Mapping[str, str], root: Path) -> Dict[str, str]:
+    """The variables of ``parent`` without those of QGIS and its Python, and with ``root`` on the module path."""
+    kept = {name: value for name, value in parent.items()
+            if name.upper() not in REMOVED_VARIABLES and not name.upper().startswith(REMOVED_PREFIXES)}
+    for name in [name for name in kept if name.upper() == "PATH"]:
+        kept[name] = os.pathsep.join(part for part in kept[name].split(os.pathsep) if not _belongs_to_qgis(part))
+    return {**kept, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+
+
+def _belongs_to_qgis(folder: str) -> bool:
+    """Whether a folder of PATH is part of a QGIS installation."""
+    return any(word in folder.lower() for word in ("qgis", "osgeo4w"))
+
+
+class BackendProcess(QObject):
+    """One backend child at a time and the requests that wait for it.
+
+    Answers are JSON-RPC messages; when the child stops, everything that still waits is answered with an error.
+    """
+
+    def __init__(self, root: Path, home: Path) -> None:
+        super().__init__()
+        self._root = root
+        self._home = home
+        self._process: Optional[QProcess] = None
+        self._buffer = b""
+        self._waiting: Dict[int, Waiting] = {}
+        self._cancelled: Set[int] = set()
+        self._crashes = 0
+        self._killed_by_us = False
+        self._refusal = ""
+        self._tail: Deque[str] = deque(maxlen=TAIL_LINES)
+        self._log: Optional[Path] = None
+
+    @pyqtSlot(int, str, object, object)
+    def post(self, id_: int, method: str, params: dict, answer: Answer) -> None:
+        """Send a request, starting the child if none runs; ``answer`` gets every message about it."""
+        problem = "" if self._process else self._start()
+        if problem:
+            answer(protocol.error_response(id_, protocol.INTERNAL_ERROR, problem, STOPPED))
+            return
+        self._waiting[id_] = Waiting(method, params, answer)
+        self._send(protocol.request(id_, method, params))
+
+    @pyqtSlot(int)
+    def cancel(self, id_: int) -> None:
+        """Ask the child to drop a request; kill it if it has not answered after a second."""
+        if id_ in self._waiting:
+            self._cancelled.add(id_)
+            self._send(protocol.notification("cancel", {"id": id_}))
+            QTimer.singleShot(CANCEL_GRACE_MS, partial(self._give_up, id_))
+
+    @pyqtSlot()
+    def close(self) -> None:
+        """End the child (end of input, then terminate, then kill), then the thread that this lives in."""
+        process = self._process
+        if process:
+            self._killed_by_us = True
+            process.closeWriteChannel()
+            if not process.waitForFinished(CLOSE_GRACE_MS):
+                process.terminate()
+                if not process.waitForFinished(CANCEL_GRACE_MS):
+                    process.kill()
+                    process.waitForFinished(CLOSE_GRACE_MS)
+        self.thread().quit()
+
+    def _start(self) -> str:
+        """Start the child and greet it; a sentence if that is not possible."""
+        if self._crashes > MAX_RESTARTS:
+            return self._with_log(tr("The backend stopped {} times, so it is not started again. "
+                                     "Restart QGIS to try once more.").format(self._crashes))
+        python = backend_python(self._root, self._home)
+        if not python.path:
+            return tr(python.sentence)
+        try:
+            process = self._prepare()
+        except OSError as error:
+            return tr("MetaEarth's folder {} cannot be written: {}").format(self._home, error.strerror)
+        process.start(str(python.path), ["-m", "backend", "serve"])
+        if not process.waitForStarted(START_MS):
+            return tr("{} cannot be started: {}").format(python.path, process.errorString())
+        self._process = process
+        self._greet()
+        return ""
+
+    def _prepare(self) -> QProcess:
+        """A process with its environment, folder and log, not started yet."""
+        jobs, logs = self._home / "jobs", self._home / "logs"
+        for folder in (jobs, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(logs.glob("backend-*.log"), key=os.path.getmtime)[:-KEPT_LOGS]:
+            old.unlink()
+        self._log = logs / f"backend-{os.getpid()}.log"
+        self._buffer, self._killed_by_us, self._refusal = b"", False, ""
+        self._tail.clear()
+        variables = QProcessEnvironment()
+        for name, value in child_environment(os.environ, self._root).items():
+            variables.insert(name, value)
+        process = QProcess()
+        process.setProcessEnvironment(variables)
+        process.setWorkingDirectory(str(jobs))
+        process.readyReadStandardOutput.connect(self._read_messages)
+        process.readyReadStandardError.connect(self._read_log)
+        process.finished.connect(self._finished)
+        return process
+
+    def _greet(self) -> None:
+        greeting = {"protocol": protocol.PROTOCOL_VERSION, "parent_pid": os.getpid()}
+        self._waiting[INITIALIZE_ID] = Waiting("initialize", greeting, self._greeted)
+        self._send(protocol.request(INITIALIZE_ID, "initialize", greeting))
+
+    def _greeted(self, message: dict) -> None:
+        """Stop a child that speaks another protocol."""
+        if "error" in message:
+            self._refuse(message["error"]["message"])
+        elif message["result"].get("protocol") != protocol.PROTOCOL_VERSION:
+            self._refuse(tr("The backend is of another version than the plugin. Restart QGIS."))
+
+    def _refuse(self, sentence: str) -> None:
+        """Kill the child and answer all requests with ``sentence``."""
+        self._refusal = sentence
+        self._kill()
+
+    def _send(self, message: dict) -> None:
+        if self._process:
+            self._process.write(protocol.encode(message))
+
+    @pyqtSlot()
+    def _read_messages(self) -> None:
+        *lines, self._buffer = (self._buffer + bytes(self._process.readAllStandardOutput())).split(b"\n")
+        for line in lines:
+            try:
+                self._dispatch(protocol.decode(line))
+            except ValueError:
+                self._note(line.decode("utf-8", "replace"))
+
+    def _dispatch(self, message: dict) -> None:
+        """Hand a message to the request that it is about; an answer ends the wait."""
+        if message.get("method") == "progress":
+            waiting = self._waiting.get(message["params"]["id"])
+        else:
+            waiting = self._waiting.pop(message.get("id"), None)
+            self._cancelled.discard(message.get("id"))
+        if waiting:
+            if waiting.method == "generate" and "result" in message:
+                self._crashes = 0
+            waiting.answer(message)
+
+    @pyqtSlot()
+    def _read_log(self) -> None:
+        self._note(bytes(self._process.readAllStandardError()).decode("utf-8", "replace"))
+
+    def _note(self, text: str) -> None:
+        """Keep the child's words for the log file and the tail."""
+        self._tail.extend(text.splitlines())
+        with open(self._log, "a", encoding="utf-8") as log:
+            log.write(text if text.endswith("\n") else text + "\n")
+
+    def _give_up(self, id_: int) -> None:
+        """End the wait for a cancelled request: kill the child if it works on it, forget it if it only queues."""
+        if id_ == min(self._waiting, default=None):
+            self._kill()
+        elif id_ in self._waiting:
+            self._waiting.pop(id_).answer(_cancelled(id_))
+
+    def _kill(self) -> None:
+        if self._process:
+            self._killed_by_us = True
+            self._process.kill()
+
+    @pyqtSlot(int, QProcess.ExitStatus)
+    def _finished(self, code: int, status: QProcess.ExitStatus) -> None:
+        """Answer everything that waits; the next request starts another child."""
+        self._read_messages()
+        self._read_log()
+        self._crashes += 0 if self._killed_by_us else 1
+        self._process.deleteLater()
+        self._process = None
+        self._waiting.pop(INITIALIZE_ID, None)
+        waiting, self._waiting = self._waiting, {}
+        cancelled, self._cancelled = self._cancelled, set()
+        sentence = self._refusal or self._with_log(_how_it_ended(code, status))
+        for id_, request in waiting.items():
+            if id_ in cancelled:
+                request.answer(_cancelled(id_))
+            elif cancelled and not self._refusal:
+                self.post(id_, *request)
+            else:
+                request.answer(protocol.error_response(id_, protocol.INTERNAL_ERROR, sentence, STOPPED))
+
+    def _with_log(self, sentence: str) -> str:
+        """``sentence``, the log's path and its last lines."""
+        lines: List[str] = [sentence]
+        if self._log:
+            lines.append(tr("Log: {}").format(self._log))
+        return "\n".join(lines + list(self._tail)[-SHOWN_LINES:])
+
+
+def _cancelled(id_: int) -> dict:
+    """The answer to a request that was given up."""
+    return protocol.error_response(id_, protocol.CANCELLED, tr("The job was cancelled."), "cancelled")
+
+
+def _how_it_ended(code: int, status: QProcess.ExitStatus) -> str:
+    """A sentence about an exit that nobody asked for."""
+    if status == QProcess.ExitStatus.CrashExit and sys.platform != "win32":
+        return tr("The backend stopped unexpectedly (signal {}).").format(code)
+    return tr("The backend stopped unexpectedly (exit code {}).").format(code)

@@ -1,0 +1,96 @@
+"""The backend's Python: where it is, and what to do if there is none.
+
+Standard library only, and nothing above the package ``plugin``: ``python3 -m plugin.core.environment`` runs from a
+checkout without QGIS. ``root`` is the folder that holds the package ``backend``; ``home`` is ``protocol.data_home()``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+SETTING = "python.txt"
+VARIABLE = "METAEARTH_PYTHON"
+MISSING = (
+    "MetaEarth's backend has no Python environment yet. In a checkout run `make setup`; or name a Python that has"
+    " torch and rasterio: `python3 -m plugin.core.environment --use PATH`, or the environment variable"
+    " METAEARTH_PYTHON."
+)
+
+
+@dataclass(frozen=True)
+class BackendPython:
+    """The interpreter to start, or None and a sentence that says what to do."""
+
+    path: Optional[Path]
+    sentence: str
+
+
+def backend_python(root: Path, home: Path) -> BackendPython:
+    """The first interpreter found: METAEARTH_PYTHON, the saved choice, the environment in ``home``, a checkout's."""
+    for path, origin, chosen in _candidates(root, home):
+        if is_interpreter(path):
+            return BackendPython(path, f"{path} ({origin})")
+        if chosen:
+            return BackendPython(None, f"{path}, named by {origin}, is not a Python that can be started.")
+    return BackendPython(None, MISSING)
+
+
+def is_interpreter(path: Path) -> bool:
+    """Whether ``path`` is a file that can be started."""
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def save_choice(path: Path, home: Path) -> Path:
+    """The setting file, written, that makes ``path`` the backend's interpreter; ValueError if it is none."""
+    if not is_interpreter(path):
+        raise ValueError(f"{path} is not a Python that can be started.")
+    home.mkdir(parents=True, exist_ok=True)
+    setting = home / SETTING
+    setting.write_text(f"{Path(os.path.abspath(path))}\n", encoding="utf-8")
+    return setting
+
+
+def interpreter_in(environment: Path) -> Path:
+    """Where a virtual environment keeps its interpreter on this system."""
+    return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _candidates(root: Path, home: Path) -> List[Tuple[Path, str, bool]]:
+    """Path, origin and whether the user chose it by name, in order of precedence."""
+    named = [(os.environ.get(VARIABLE, ""), VARIABLE), (_saved_choice(home), str(home / SETTING))]
+    chosen = [(Path(text), origin, True) for text, origin in named if text]
+    found = [(home / "env", "MetaEarth's own environment"), (root / ".venv", "the checkout's environment")]
+    return chosen + [(interpreter_in(folder), origin, False) for folder, origin in found]
+
+
+def _saved_choice(home: Path) -> str:
+    """The path in the setting file; empty if there is none."""
+    setting = home / SETTING
+    return setting.read_text(encoding="utf-8").strip() if setting.is_file() else ""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """0 if a backend Python was found or saved, else 1; says which."""
+    # Only this command needs the other side of the door, and it runs where `backend` is a top-level package.
+    from backend.protocol import data_home
+
+    parser = argparse.ArgumentParser(prog="plugin.core.environment", description="Finds the backend's Python.")
+    parser.add_argument("--use", metavar="PATH", type=Path, help="save this Python as the backend's")
+    options = parser.parse_args(arguments)
+    try:
+        if options.use:
+            save_choice(options.use, data_home())
+        found = backend_python(Path(__file__).resolve().parents[2], data_home())
+    except (OSError, ValueError) as error:
+        found = BackendPython(None, str(error))
+    sys.stdout.write(found.sentence + "\n")
+    return 0 if found.path else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

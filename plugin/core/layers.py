@@ -1,0 +1,195 @@
+"""Raster layers of QGIS as input of a job: a plain file as it is, anything else as a snapshot of its pixels."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+from osgeo import gdal
+from qgis.core import (
+    Qgis,
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransformContext,
+    QgsMultiBandColorRenderer,
+    QgsProcessingFeedback,
+    QgsProviderRegistry,
+    QgsRasterBlockFeedback,
+    QgsRasterDataProvider,
+    QgsRasterFileWriter,
+    QgsRasterInterface,
+    QgsRasterLayer,
+    QgsRasterPipe,
+    QgsRectangle,
+    QgsSingleBandGrayRenderer,
+    QgsUnitTypes,
+)
+from qgis.PyQt.QtCore import Qt
+
+from ...backend.protocol import RASTER_DRIVERS
+from .translate import tr
+
+SNAP_PIXELS = 64
+MARGIN_PIXELS = 32
+STALE_SECONDS = 7 * 24 * 3600
+IMAGE_TYPES = (Qgis.DataType.ARGB32, Qgis.DataType.ARGB32_Premultiplied)
+
+
+class LayerError(Exception):
+    """A layer cannot be used as asked; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class LayerSource:
+    """What a job needs of a raster layer, read on the main thread and used on any.
+
+    ``path`` is the layer's file if the backend can read it as QGIS shows it, else None. ``pixel_size`` is (x, y) in
+    map units, None for a layer that has no pixels of its own. ``shown_bands`` are what the renderer shows, if it
+    shows one or three bands as they are. ``provider`` is a copy.
+    """
+
+    name: str
+    path: Optional[str]
+    crs: QgsCoordinateReferenceSystem
+    extent: QgsRectangle
+    pixel_size: Optional[Tuple[float, float]]
+    shown_bands: Optional[List[int]]
+    provider: QgsRasterDataProvider
+
+
+@dataclass(frozen=True)
+class SnapshotGrid:
+    """Extent and size of a snapshot in pixels."""
+
+    extent: QgsRectangle
+    cols: int
+    rows: int
+
+
+def layer_source(layer: QgsRasterLayer) -> LayerSource:
+    """The source in ``layer``; to be called on the layer's thread."""
+    return LayerSource(layer.name(), plain_file(layer), layer.crs(), layer.extent(), own_pixel_size(layer),
+                       shown_bands(layer), layer.dataProvider().clone())
+
+
+def own_pixel_size(layer: QgsRasterLayer) -> Optional[Tuple[float, float]]:
+    """The layer's pixel size (x, y) in map units; None if it is rendered at any scale (XYZ, WMS)."""
+    if not layer.dataProvider().capabilities() & QgsRasterInterface.Capability.Size or not layer.width():
+        return None
+    return layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
+
+
+def plain_file(layer: QgsRasterLayer) -> Optional[str]:
+    """The layer's file, if it is one that the backend reads with the same CRS; None otherwise."""
+    provider = layer.dataProvider()
+    if layer.providerType() != "gdal" or provider.crs() != layer.crs():
+        return None
+    parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
+    path = parts.get("path") or ""
+    if parts.get("vsiPrefix") or parts.get("layerName") or parts.get("openOptions") or not os.path.isfile(path):
+        return None
+    driver = gdal.IdentifyDriver(path)
+    return path if driver and driver.ShortName in RASTER_DRIVERS else None
+
+
+def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:
+    """The one or three bands that the renderer shows; None if it shows a palette or a ready picture."""
+    renderer = layer.renderer()
+    if isinstance(renderer, QgsMultiBandColorRenderer):
+        bands = [renderer.redBand(), renderer.greenBand(), renderer.blueBand()]
+        return bands if min(bands) > 0 else None
+    return renderer.usesBands()[:1] if isinstance(renderer, QgsSingleBandGrayRenderer) else None
+
+
+def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optional[float]) -> SnapshotGrid:
+    """The grid of a snapshot that covers ``extent`` and a margin.
+
+    Its corners lie on multiples of `SNAP_PIXELS` pixels from the layer's upper left corner, or from the CRS's origin
+    where the layer has no pixels of its own; it never leaves the layer. `LayerError` if the pixel size is unknown.
+    """
+    left, top = (source.extent.xMinimum(), source.extent.yMaximum()) if source.pixel_size else (0.0, 0.0)
+    size_x, size_y = source.pixel_size or _pixel_size(source, resolution_m)
+    first_col, last_col = _snapped((extent.xMinimum() - left) / size_x, (extent.xMaximum() - left) / size_x)
+    first_row, last_row = _snapped((top - extent.yMaximum()) / size_y, (top - extent.yMinimum()) / size_y)
+    if source.pixel_size:
+        first_col, last_col = max(first_col, 0), min(last_col, round(source.extent.width() / size_x))
+        first_row, last_row = max(first_row, 0), min(last_row, round(source.extent.height() / size_y))
+    bounds = QgsRectangle(left + first_col * size_x, top - last_row * size_y,
+                          left + last_col * size_x, top - first_row * size_y)
+    return SnapshotGrid(bounds, last_col - first_col, last_row - first_row)
+
+
+def _pixel_size(source: LayerSource, resolution_m: Optional[float]) -> Tuple[float, float]:
+    """``resolution_m`` in the CRS's units."""
+    if not resolution_m:
+        raise LayerError(tr("The layer {} has no pixel size of its own. Give the source resolution: the metres per "
+                            "pixel at which it is read.").format(source.name))
+    size = resolution_m * QgsUnitTypes.fromUnitToUnitFactor(QgsUnitTypes.DistanceUnit.DistanceMeters,
+                                                            source.crs.mapUnits())
+    return size, size
+
+
+def _snapped(first: float, last: float) -> Tuple[int, int]:
+    """The pixels [first, last) with a margin, outward to multiples of `SNAP_PIXELS`."""
+    return (math.floor((first - MARGIN_PIXELS) / SNAP_PIXELS) * SNAP_PIXELS,
+            math.ceil((last + MARGIN_PIXELS) / SNAP_PIXELS) * SNAP_PIXELS)
+
+
+def new_snapshot_folder(home: Path) -> Path:
+    """A fresh folder for a snapshot; folders that a crash left behind a week ago are deleted."""
+    root = home / "snapshots"
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.iterdir():
+        if time.time() - old.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=root))
+
+
+def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
+                   transforms: QgsCoordinateTransformContext, feedback: QgsProcessingFeedback) -> str:
+    """Path of a GeoTIFF with the layer's pixels on ``grid``; `LayerError` if it cannot be made."""
+    provider = source.provider
+    _check_space(provider, grid, folder)
+    # The file's name ends up in the result's tags as its source.
+    path = str(folder / (re.sub(r"[^\w.-]+", "_", source.name)[:80] + ".tif"))
+    writer = QgsRasterFileWriter(path)
+    writer.setOutputProviderKey("gdal")
+    writer.setOutputFormat("GTiff")
+    writer.setCreateOptions(["COMPRESS=DEFLATE", "TILED=YES", "BIGTIFF=IF_SAFER"])
+    pipe = QgsRasterPipe()
+    if not pipe.set(provider.clone()):
+        raise LayerError(tr("The layer {} cannot be read.").format(source.name))
+    progress = QgsRasterBlockFeedback()
+    # Direct: the thread that writes has no events to deliver a queued cancel.
+    feedback.canceled.connect(progress.cancel, Qt.ConnectionType.DirectConnection)
+    outcome = writer.writeRaster(pipe, grid.cols, grid.rows, grid.extent, source.crs, transforms, progress)
+    if feedback.isCanceled():
+        return path
+    if outcome != QgsRasterFileWriter.WriterError.NoError:
+        raise LayerError(tr("The pixels of the layer {} cannot be copied to {}. {}").format(
+            source.name, path, " ".join(progress.errors())))
+    if provider.dataType(1) in IMAGE_TYPES and _is_blank(path):
+        raise LayerError(tr("The layer {} gave no picture for this extent. Check that it can be reached, and that it "
+                            "has data there.").format(source.name))
+    return path
+
+
+def _is_blank(path: str) -> bool:
+    """Whether the alpha band of a picture is transparent everywhere; services that fail give such pictures."""
+    dataset = gdal.Open(path)
+    return dataset.GetRasterBand(dataset.RasterCount).ComputeRasterMinMax(False)[1] == 0
+
+
+def _check_space(provider: QgsRasterDataProvider, grid: SnapshotGrid, folder: Path) -> None:
+    """`LayerError` if the snapshot may not fit on the disk."""
+    pixel_bytes = 4 if provider.dataType(1) in IMAGE_TYPES else provider.bandCount() * provider.dataTypeSize(1)
+    needed, free = grid.cols * grid.rows * pixel_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        raise LayerError(tr("The extent has {} x {} pixels, {:.1f} GB, and {:.1f} GB are free. Choose a smaller extent "
+                            "or a coarser source resolution.").format(grid.cols, grid.rows, needed / 1e9, free / 1e9))

@@ -1,0 +1,1 @@
+"""MetaEarth's Processing provider and algorithms."""

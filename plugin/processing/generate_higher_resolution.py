@@ -1,0 +1,257 @@
+"""The algorithm `metaearth:generatehigherresolution`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingOutputMultipleLayers,
+    QgsProcessingOutputNumber,
+    QgsRasterLayer,
+    QgsRectangle,
+)
+from qgis.PyQt.QtGui import QIcon
+
+from ...backend.protocol import (
+    JOB_FIELDS,
+    FieldError,
+    Job,
+    JobResult,
+    data_home,
+    stage_paths,
+)
+from ..core.backend_client import PLUGIN_ROOT, BackendCancelled, BackendError
+from ..core.environment import backend_python
+from ..core.jobs import run_job
+from ..core.layers import (
+    LayerError,
+    LayerSource,
+    layer_source,
+    new_snapshot_folder,
+    own_pixel_size,
+    snapshot_grid,
+    write_snapshot,
+)
+from ..core.results import layer_names, marker
+from ..core.translate import tr
+from ..icons import ICON_PATH
+from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
+
+FIELDS = {field.name: field for field in JOB_FIELDS}
+INPUT, OUTPUT = FIELDS["input"].parameter, FIELDS["output"].parameter
+SEED, SECONDS, GROUND_RESOLUTION = "SEED", "SECONDS", "GROUND_RESOLUTION"
+EVALUATIONS_PER_PIXEL, CONSISTENCY, STAGE_OUTPUTS = "EVALUATIONS_PER_PIXEL", "CONSISTENCY", "STAGE_OUTPUTS"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the parameters ask for; extents are in the layer's CRS."""
+
+    source: LayerSource
+    extent: Optional[QgsRectangle]
+    bands: Optional[List[int]]
+    scalars: Values
+
+
+class GenerateHigherResolution(QgsProcessingAlgorithm):
+    """Makes a raster's pixels finer with the resolution-guided cascade of a MetaEarth model."""
+
+    def createInstance(self) -> QgsProcessingAlgorithm:
+        """A fresh algorithm."""
+        return GenerateHigherResolution()
+
+    def name(self) -> str:
+        """The id without the provider's."""
+        return "generatehigherresolution"
+
+    def displayName(self) -> str:
+        """The name in the toolbox."""
+        return tr("Generate higher resolution")
+
+    def group(self) -> str:
+        """The group's name in the toolbox."""
+        return tr("Generate")
+
+    def groupId(self) -> str:
+        """The group's id."""
+        return "generate"
+
+    def tags(self) -> List[str]:
+        """Words by which the toolbox finds it."""
+        return tr("super-resolution,upscale,sharpen,downscaling,diffusion,synthetic,satellite,aerial,resample,AI,"
+                  "deep learning").split(",")
+
+    def icon(self) -> QIcon:
+        """The plugin's icon."""
+        return QIcon(ICON_PATH)
+
+    def shortDescription(self) -> str:
+        """One sentence for the tool tip."""
+        return tr("Makes a raster's pixels finer, four times a stage, with plausible synthetic detail.")
+
+    def shortHelpString(self) -> str:
+        """What the algorithm does, then every parameter and every output."""
+        intro = tr(
+            "Makes the pixels of a satellite or aerial image finer: every stage divides the pixel size by four. The "
+            "detail is invented by a diffusion model so that it is plausible and agrees with the source when averaged "
+            "down. It is synthetic detail, not measurement: do not count, measure or classify what was not in the "
+            "source.\n\nGive a number of stages or a target resolution; with neither, one stage is made. The same "
+            "seed gives the same pixels. The network runs in a process of its own, on the GPU if there is one.")
+        parameters = [f"<h3>{tr(field.label)}</h3>\n{help_of(field)}" for field in JOB_FIELDS]
+        outputs = [f"<b>{name}</b>: {text}" for name, text in _output_texts()]
+        return "\n".join([intro, f"<h2>{tr('Parameters')}</h2>", *parameters, f"<h2>{tr('Outputs')}</h2>", *outputs])
+
+    def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
+        """Declare parameters and outputs."""
+        for field in JOB_FIELDS:
+            self.addParameter(parameter_of(field, INPUT))
+        for name, text in _output_texts():
+            kind = QgsProcessingOutputMultipleLayers if name == STAGE_OUTPUTS else QgsProcessingOutputNumber
+            self.addOutput(kind(name, text))
+
+    def canExecute(self) -> Tuple[bool, str]:
+        """Whether the backend's Python is there, and else what to do."""
+        python = backend_python(PLUGIN_ROOT, data_home())
+        return python.path is not None, "" if python.path else tr(python.sentence)
+
+    def checkParameterValues(self, parameters: Values,
+                             context: QgsProcessingContext) -> Tuple[bool, str]:
+        """Whether the job can start, and else why not, as far as that is known without the backend."""
+        try:
+            layer = self._layer(parameters, context)
+            scalars = scalar_values(self, JOB_FIELDS, parameters, context)
+            Job.from_dict({**scalars, "input": layer.source(), "output": OUTPUT})
+            band_values(self, FIELDS["bands"], parameters, context, layer.bandCount())
+            extent = extent_value(self, FIELDS["extent"], parameters, context, layer.crs())
+            _check_place(layer, extent, scalars)
+            _check_output(parameters.get(OUTPUT), layer, scalars["stages"])
+        except FieldError as error:
+            return False, str(error)
+        return super().checkParameterValues(parameters, context)
+
+    def prepareAlgorithm(self, parameters: Values, context: QgsProcessingContext,
+                         feedback: QgsProcessingFeedback) -> bool:
+        """Reads everything that belongs to the main thread."""
+        try:
+            layer = self._layer(parameters, context)
+            source = layer_source(layer)
+            self._request = Request(
+                source, extent_value(self, FIELDS["extent"], parameters, context, layer.crs()),
+                band_values(self, FIELDS["bands"], parameters, context, layer.bandCount()) or source.shown_bands,
+                scalar_values(self, JOB_FIELDS, parameters, context))
+        except FieldError as error:
+            raise QgsProcessingException(str(error)) from error
+        return True
+
+    def processAlgorithm(self, parameters: Values, context: QgsProcessingContext,
+                         feedback: QgsProcessingFeedback) -> Values:
+        """Run the job; whatever goes wrong leaves as a QgsProcessingException with a sentence."""
+        output = self.parameterAsOutputLayer(parameters, OUTPUT, context)
+        folder: Optional[Path] = None
+        try:
+            if self._request.source.path is None:
+                folder = new_snapshot_folder(data_home())
+            job = self._job(output, folder, context, feedback)
+            result = run_job(job, feedback)
+        except (BackendError, LayerError, FieldError, OSError) as error:
+            raise QgsProcessingException(str(error)) from error
+        finally:
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._load(output, result, context)
+        return _results(result)
+
+    def _layer(self, parameters: Values, context: QgsProcessingContext) -> QgsRasterLayer:
+        layer = self.parameterAsRasterLayer(parameters, INPUT, context)
+        if layer is None or not layer.isValid():
+            raise FieldError(tr("The source raster {} cannot be opened. Check that the file exists and that QGIS can "
+                                "show it.").format(parameters.get(INPUT) or ""))
+        return layer
+
+    def _job(self, output: str, folder: Optional[Path], context: QgsProcessingContext,
+             feedback: QgsProcessingFeedback) -> Job:
+        """The job for the backend; a layer that is no plain file is first copied into ``folder``."""
+        source, extent, scalars = self._request.source, self._request.extent, dict(self._request.scalars)
+        if scalars["stages"] is None and scalars["resolution"] is None:
+            scalars["stages"] = 1
+        path = source.path
+        if folder:
+            extent = extent or source.extent
+            grid = snapshot_grid(source, extent, scalars["source_resolution"])
+            feedback.setProgressText(tr("Copying {} x {} pixels of {}…").format(grid.cols, grid.rows, source.name))
+            path = write_snapshot(source, grid, folder, context.transformContext(), feedback)
+            scalars["source_resolution"] = None if source.crs.isValid() else scalars["source_resolution"]
+        if feedback.isCanceled():
+            raise BackendCancelled(tr("The job was cancelled."), "cancelled")
+        corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
+        return Job.from_dict({**scalars, "input": path, "output": output, "extent": corners,
+                              "bands": self._request.bands})
+
+    def _load(self, output: str, result: JobResult, context: QgsProcessingContext) -> None:
+        """Names and marks the layers that QGIS loads when the algorithm is done: all stages, if it loads the last."""
+        if not context.willLoadLayerOnCompletion(output):
+            return
+        project = context.layerToLoadOnCompletionDetails(output).project
+        for path, name in zip(result.outputs, layer_names(self._request.source.name, result)):
+            if path != output:
+                details = QgsProcessingContext.LayerDetails(name, project, "")
+                context.addLayerToLoadOnCompletion(path, details)
+            details = context.layerToLoadOnCompletionDetails(path)
+            details.name, details.forceName = name, True
+            details.setPostProcessor(marker())
+
+
+def _output_texts() -> List[Tuple[str, str]]:
+    """Name and text of every output but the raster itself."""
+    return [
+        (STAGE_OUTPUTS, tr("Rasters of all stages, first stage first")),
+        (SEED, tr("Seed")),
+        (SECONDS, tr("Seconds the job took")),
+        (GROUND_RESOLUTION, tr("Ground resolution of the result (m/px)")),
+        (EVALUATIONS_PER_PIXEL, tr("Network evaluations per pixel")),
+        (CONSISTENCY, tr("Consistency: peak signal-to-noise ratio of the result, averaged down, to the source (dB)")),
+    ]
+
+
+def _results(result: JobResult) -> Values:
+    """The algorithm's outputs."""
+    return {
+        OUTPUT: result.outputs[-1], STAGE_OUTPUTS: result.outputs, SEED: result.seed, SECONDS: result.seconds_total,
+        GROUND_RESOLUTION: result.grid.pixel_size_m, EVALUATIONS_PER_PIXEL: result.evaluations_per_pixel,
+        CONSISTENCY: result.consistency_psnr,
+    }
+
+
+def _check_place(layer: QgsRasterLayer, extent: Optional[QgsRectangle], scalars: Values) -> None:
+    """`FieldError` if it is unknown where the job lies or how large its pixels are, or if it lies beside the layer."""
+    if not layer.crs().isValid() and scalars["source_resolution"] is None:
+        raise FieldError(tr("The layer {} has no coordinate reference system, so its ground resolution is unknown. "
+                            "Assign one to the layer, or give the source resolution.").format(layer.name()))
+    if extent and not extent.intersects(layer.extent()):
+        raise FieldError(tr("The extent lies outside the layer {}.").format(layer.name()))
+    if own_pixel_size(layer) is None and (extent is None or scalars["source_resolution"] is None):
+        raise FieldError(tr("The layer {} has no pixels of its own (it is drawn at any scale): give an extent and the "
+                            "source resolution at which it is to be read.").format(layer.name()))
+
+
+def _check_output(value: Any, layer: QgsRasterLayer, stages: Optional[int]) -> None:
+    """`FieldError` if the result is no GeoTIFF or if one of its stages would overwrite the source."""
+    if isinstance(value, QgsProcessingOutputLayerDefinition):
+        value = value.sink.staticValue()
+    if not isinstance(value, str) or value in ("", QgsProcessing.TEMPORARY_OUTPUT):
+        return
+    if Path(value).suffix.lower() not in (".tif", ".tiff"):
+        raise FieldError(tr("The result is a GeoTIFF: choose a name that ends in .tif."))
+    own = os.path.realpath(layer.source())
+    if own in [os.path.realpath(path) for path in stage_paths(value, stages or 1)]:
+        raise FieldError(tr("The result would overwrite the source raster; choose another name."))

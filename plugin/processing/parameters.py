@@ -1,0 +1,120 @@
+"""Job fields as Processing parameters, and parameter values as job fields."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingParameterBand,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsRectangle,
+)
+
+from ...backend.protocol import FieldError, JobField
+from ..core.translate import tr
+
+Values = Dict[str, Any]
+SCALAR_KINDS = ("integer", "number", "choice", "text")
+
+
+def parameter_of(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    """The Processing parameter of a job field; ``parent`` names the raster that bands belong to."""
+    parameter = _MAKERS[field.kind](field, parent)
+    parameter.setHelp(help_of(field))
+    if field.advanced:
+        parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+    return parameter
+
+
+def help_of(field: JobField) -> str:
+    """What a field means, in QGIS's terms where they differ from the command line's."""
+    in_qgis = {
+        "extent": tr("The part of the source to make finer, in any coordinate reference system. Empty: the whole "
+                     "layer."),
+        "output": tr("GeoTIFF of the last stage; earlier stages are written beside it."),
+        "source_resolution": tr("Metres per pixel of the source. Needed only if the layer has no coordinate reference "
+                                "system, or no pixels of its own (XYZ, WMS)."),
+    }
+    text = in_qgis.get(field.name, tr(field.help))
+    return tr("{} One of: {}.").format(text, ", ".join(field.choices)) if field.choices else text
+
+
+def _raster(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterRasterLayer(field.parameter, tr(field.label), optional=not field.required)
+
+
+def _destination(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterRasterDestination(field.parameter, tr(field.label))
+
+
+def _extent(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterExtent(field.parameter, tr(field.label), optional=not field.required)
+
+
+def _bands(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterBand(field.parameter, tr(field.label), parentLayerParameterName=parent,
+                                      optional=not field.required, allowMultiple=True)
+
+
+def _number(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    kinds = QgsProcessingParameterNumber.Type
+    kind = kinds.Integer if field.kind == "integer" else kinds.Double
+    parameter = QgsProcessingParameterNumber(field.parameter, tr(field.label), kind, field.default,
+                                             optional=not field.required and field.default is None)
+    if field.minimum is not None:
+        parameter.setMinimum(field.minimum)
+    if field.maximum is not None:
+        parameter.setMaximum(field.maximum)
+    return parameter
+
+
+def _choice(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterEnum(field.parameter, tr(field.label), options=list(field.choices),
+                                      defaultValue=field.default, usesStaticStrings=True)
+
+
+def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterString(field.parameter, tr(field.label), field.default)
+
+
+_MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] = {
+    "raster": _raster, "destination": _destination, "extent": _extent, "bands": _bands, "integer": _number,
+    "number": _number, "choice": _choice, "text": _text,
+}
+
+
+def scalar_values(algorithm: QgsProcessingAlgorithm, fields: Tuple[JobField, ...], parameters: Values,
+                  context: QgsProcessingContext) -> Values:
+    """The checked values of all fields that are numbers, choices or texts; `FieldError` with a sentence."""
+    return {field.name: field.check(algorithm.parameterAsString(parameters, field.parameter, context))
+            for field in fields if field.kind in SCALAR_KINDS}
+
+
+def band_values(algorithm: QgsProcessingAlgorithm, field: JobField, parameters: Values, context: QgsProcessingContext,
+                available: int) -> Optional[List[int]]:
+    """The chosen bands, None if none are; `FieldError` unless they are one or three bands of the layer."""
+    bands = field.check(algorithm.parameterAsInts(parameters, field.parameter, context))
+    if bands and max(bands) > available:
+        raise FieldError(tr("{}: the layer has {} bands, and band {} is chosen.").format(
+            tr(field.label), available, max(bands)))
+    return bands
+
+
+def extent_value(algorithm: QgsProcessingAlgorithm, field: JobField, parameters: Values,
+                 context: QgsProcessingContext, crs: QgsCoordinateReferenceSystem) -> Optional[QgsRectangle]:
+    """The extent in ``crs``, None if none is given; `FieldError` if it has no area."""
+    if parameters.get(field.parameter) in (None, ""):
+        return None
+    extent = algorithm.parameterAsExtent(parameters, field.parameter, context, crs)
+    if not extent.isFinite() or extent.width() <= 0 or extent.height() <= 0:
+        raise FieldError(tr("The extent is empty: its width and height must be above zero."))
+    return extent

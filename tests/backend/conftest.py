@@ -1,0 +1,120 @@
+"""Real parts, small: a network of a few thousand weights and rasters of a few pixels."""
+
+import dataclasses
+import os
+import subprocess
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from hypothesis import settings
+
+from backend.diffusion.schedules import NoiseSchedule
+from backend.models.bundle import Bundle, ModelConfig, Profile, open_bundle, save_bundle
+from backend.models.cascade_network import CascadeNetwork
+from backend.models.config import EncoderConfig, NetworkConfig
+
+# machines are shared: a slow case is no wrong case
+settings.register_profile("shared", deadline=None, max_examples=50)
+settings.load_profile("shared")
+
+SMALL = NetworkConfig(
+    tile=64,
+    base_channels=8,
+    multipliers=(1, 2),
+    blocks_per_level=1,
+    embedding_channels=16,
+    unshuffle=4,
+    context=4,
+    residual=True,
+    encoder=EncoderConfig(8, 1, 4),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Networks this small lose more by waiting for each other's threads than they gain."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Bundle:
+    """A bundle with random weights whose window takes a few milliseconds."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    config = ModelConfig(
+        "small", "Small", SMALL, NoiseSchedule(), "v", (0.1, 500.0), Profile(steps=3), "GPL-2.0-or-later", {}
+    )
+    torch.manual_seed(1)
+    network = CascadeNetwork(SMALL)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    save_bundle(folder, config, network.state_dict())
+    return open_bundle(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class RasterMaker:
+    """Writes GeoTIFFs with smooth random content."""
+
+    folder: object
+
+    def __call__(
+        self,
+        name="in.tif",
+        bands=3,
+        height=20,
+        width=24,
+        dtype="uint8",
+        crs="EPSG:32633",
+        nodata=None,
+        transform=None,
+        values=None,
+        **options,
+    ) -> str:
+        rng = np.random.default_rng(5)
+        if values is None:
+            coarse = rng.uniform(20, 200, (bands, height // 4 + 1, width // 4 + 1))
+            values = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, :height, :width] + rng.uniform(
+                -8, 8, (bands, height, width)
+            )
+            if dtype in ("uint16", "int16"):
+                values = values * 37 + 300
+        transform = transform or Affine(10, 0, 500_000, 0, -10, 5_000_000)
+        path = str(self.folder / name)
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=values.shape[1],
+            width=values.shape[2],
+            count=len(values),
+            dtype=dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            **options,
+        ) as dataset:
+            dataset.write(values.astype(dtype))
+        return path
+
+
+@pytest.fixture
+def make_raster(tmp_path) -> RasterMaker:
+    return RasterMaker(tmp_path)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode
+    ):
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

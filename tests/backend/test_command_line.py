@@ -1,0 +1,139 @@
+"""``python -m backend`` as a user calls it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from backend.__main__ import build_parser
+from backend.protocol import JOB_FIELDS, FieldError, Job, stage_paths
+
+
+def backend(*arguments, timeout=180):
+    return subprocess.run(
+        [sys.executable, "-m", "backend", *map(str, arguments)], capture_output=True, text=True, timeout=timeout
+    )
+
+
+def test_json_is_one_object_on_one_line(small_model, make_raster, tmp_path):
+    done = backend(
+        "generate",
+        make_raster(height=8, width=9),
+        tmp_path / "out.tif",
+        "--model",
+        small_model.folder,
+        "--stages",
+        2,
+        "--extent",
+        500_000,
+        4_999_950,
+        500_060,
+        5_000_000,
+        "--bands",
+        3,
+        2,
+        1,
+        "--seed",
+        5,
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    asked = {
+        "outputs",
+        "grid",
+        "seed",
+        "model_sha256",
+        "evaluations",
+        "evaluations_per_pixel",
+        "seconds_network",
+        "seconds_total",
+        "peak_memory_bytes",
+        "consistency_psnr",
+    }
+    assert asked <= set(result)
+    assert result["outputs"] == [str(tmp_path / "out_stage1.tif"), str(tmp_path / "out.tif")]
+    assert (result["grid"]["width"], result["grid"]["height"]) == (96, 80)
+
+
+def test_without_json_people_are_told(small_model, make_raster, tmp_path):
+    done = backend("generate", make_raster(height=8, width=9), tmp_path / "out.tif", "--model", small_model.folder)
+    assert done.returncode == 0
+    assert "Written:" in done.stdout and "36 x 32 pixels of 2.5 m, synthetic detail by small, seed 0" in done.stdout
+
+
+def test_a_dry_run_writes_nothing(small_model, make_raster, tmp_path):
+    done = backend("generate", make_raster(), tmp_path / "out.tif", "--model", small_model.folder, "--dry-run")
+    assert json.loads(done.stdout)["stages"][0]["width"] == 96
+    assert not (tmp_path / "out.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["missing.tif", "out.tif"], 1, "There is no file missing.tif."),
+        (["in.tif", "out.tif", "--seed", "x"], 2, "Seed: 'x' is not a valid integer."),
+        (["in.tif", "out.tif", "--stages", "1", "--resolution", "2"], 2, "not both"),
+        (["in.tif", "out.tif", "--sampler", "magic"], 2, "Sampler: 'magic' is not one of auto, dpm-solver++, ddim."),
+        (["in.tif"], 2, "required: output"),
+    ],
+)
+def test_wrong_calls_end_in_a_sentence(arguments, status, sentence):
+    done = backend("generate", *arguments)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_models_lists_the_embedded_ones():
+    assert "metaearth-600m" in backend("models").stdout
+
+
+def test_every_job_field_has_its_option():
+    text = build_parser()._subparsers._group_actions[0].choices["generate"].format_help()
+    for field in JOB_FIELDS:
+        assert field.option in text
+
+
+def test_the_table_of_fields_and_the_job_agree():
+    assert [f.name for f in JOB_FIELDS] == list(Job.__dataclass_fields__)
+    job = Job.from_dict({"input": "a", "output": "b"})
+    for field in JOB_FIELDS[2:]:
+        assert getattr(job, field.name) == field.default == Job.__dataclass_fields__[field.name].default
+    assert Job.from_dict(job.to_dict()) == job
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seed": 2147483648},
+        {"seed": 1.5},
+        {"stages": 0},
+        {"steps": "many"},
+        {"bands": [1, 2]},
+        {"bands": [0]},
+        {"extent": [1, 2, 3]},
+        {"extent": [1, 2, 3, float("nan")]},
+        {"consistency": float("nan")},
+        {"surprise": 1},
+        {"output": ""},
+    ],
+)
+def test_values_that_a_field_cannot_have_are_refused(wrong):
+    with pytest.raises(FieldError):
+        Job.from_dict({"input": "a", "output": "b", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("output", "stages", "paths"),
+    [
+        ("d/out.tif", 1, ["d/out.tif"]),
+        ("d/out.tif", 3, ["d/out_stage1.tif", "d/out_stage2.tif", "d/out.tif"]),
+        ("d/stage2.tif", 2, ["d/stage1.tif", "d/stage2.tif"]),
+        ("d", 2, ["d/stage1.tif", "d/stage2.tif"]),
+    ],
+)
+def test_where_stages_are_written(output, stages, paths):
+    assert stage_paths(output, stages) == paths

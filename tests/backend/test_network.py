@@ -1,0 +1,128 @@
+"""The network at the paper's size, at full depth, and small."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from backend.errors import ModelError
+from backend.models.bundle import EMBEDDED, find_bundle, open_bundle
+from backend.models.cascade_network import CascadeNetwork, upsample
+from backend.models.config import EncoderConfig, NetworkConfig
+from backend.models.embeddings import frequency_encoding
+from backend.models.unet import SelfAttention
+
+
+@pytest.fixture(scope="module")
+def paper_network():
+    with torch.device("meta"):
+        return CascadeNetwork(find_bundle("metaearth-600m").config.network)
+
+
+def test_the_papers_network_has_its_size(paper_network):
+    unet = sum(p.numel() for p in paper_network.unet.parameters())
+    encoder = sum(p.numel() for p in paper_network.encoder.parameters())
+    assert 550e6 < unet < 610e6
+    assert encoder == pytest.approx(16.7e6, rel=0.02)
+    assert 570e6 < paper_network.count_parameters() < 630e6
+
+
+def test_the_papers_configuration(paper_network):
+    config = find_bundle("metaearth-600m").config
+    assert config.network.multipliers == (1, 2, 4, 8, 8)
+    assert (config.network.blocks_per_level, config.network.base_channels) == (3, 128)
+    assert (config.prediction, config.schedule.kind, config.profile.sampler, config.profile.steps) == (
+        "eps",
+        "linear",
+        "ddim",
+        50,
+    )
+    assert not find_bundle("metaearth-600m").has_weights
+
+
+def test_attention_stands_only_where_the_multiplier_is_eight(paper_network):
+    widths = {m.out.in_channels for m in paper_network.modules() if isinstance(m, SelfAttention)}
+    assert widths == {1024}
+
+
+def test_a_narrow_copy_runs_at_full_depth():
+    paper = find_bundle("metaearth-600m").config.network
+    narrow = dataclasses.replace(
+        paper, base_channels=8, embedding_channels=32, head_channels=16, encoder=EncoderConfig(8, 23, 4)
+    )
+    network = CascadeNetwork(narrow).eval()
+    with torch.inference_mode():
+        condition = network.encode(torch.zeros(1, 3, 80, 80), torch.tensor([4.0]))
+        prediction = network(torch.randn(1, 3, 256, 256), torch.tensor([10.0]), condition)
+    assert condition.features.shape == (1, 8, 256, 256)
+    assert prediction.shape == (1, 3, 256, 256)
+    assert torch.isfinite(prediction).all()
+
+
+def test_lite_keeps_within_its_limits():
+    bundle = open_bundle(EMBEDDED / "metaearth-lite")
+    with torch.device("meta"):
+        network = CascadeNetwork(bundle.config.network)
+    assert network.count_parameters() <= 8_000_000
+    assert bundle.weights.stat().st_size <= 16_000_000
+
+
+def test_frequency_encoding_by_hand():
+    encoding = frequency_encoding(torch.tensor([2.0]), 4, omega=100.0)
+    expected = torch.tensor([[2.0, 0.2, 2.0, 0.2]])
+    expected = torch.cat([expected[:, :2].cos(), expected[:, 2:].sin()], dim=1)
+    torch.testing.assert_close(encoding, expected)
+
+
+def test_time_and_resolution_both_reach_the_output(small_model):
+    network = small_model.load()
+    x, low = torch.randn(1, 3, 64, 64), torch.rand(1, 3, 24, 24)
+
+    def run(time, gsd):
+        with torch.inference_mode():
+            return network(x, torch.tensor([time]), network.encode(low, torch.tensor([gsd])))
+
+    assert not torch.equal(run(10.0, 1.0), run(500.0, 1.0))
+    assert not torch.equal(run(10.0, 1.0), run(10.0, 4.0))
+
+
+def test_without_guidance_the_resolution_does_not_matter():
+    config = NetworkConfig(
+        tile=64,
+        base_channels=8,
+        multipliers=(1, 2),
+        blocks_per_level=1,
+        embedding_channels=16,
+        unshuffle=4,
+        resolution_guidance=False,
+        encoder=EncoderConfig(8, 1, 4),
+    )
+    network = CascadeNetwork(config).eval()
+    names = [name for name, _ in network.named_parameters()]
+    assert not any("resolution" in name for name in names)
+
+
+def test_model_space_is_invertible(small_model):
+    network = small_model.load()
+    condition = network.encode(torch.rand(1, 3, 24, 24), torch.tensor([1.0]))
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(network.to_image(network.to_model_space(image, condition), condition), image)
+
+
+def test_upsampling_drops_exactly_the_context():
+    wide = torch.rand(1, 3, 24, 24)
+    inner = upsample(wide, 4, 4)
+    whole = torch.nn.functional.interpolate(wide, scale_factor=4, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(inner, whole[..., 16:-16, 16:-16])
+
+
+def test_a_tile_that_the_levels_do_not_divide_is_refused():
+    with pytest.raises(ModelError, match="no multiple"):
+        NetworkConfig(tile=250)
+
+
+def test_unknown_parts_of_a_configuration_are_refused():
+    values = json.loads((EMBEDDED / "metaearth-lite" / "config.json").read_text())
+    with pytest.raises(ModelError, match="does not describe a network"):
+        NetworkConfig.from_dict({**values["network"], "surprise": 1})

@@ -1,0 +1,164 @@
+"""A real backend child: handshake, progress, cancel, errors as sentences, and its end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+TIMEOUT = 120
+
+
+class Child:
+    """``python -m backend serve`` as a client sees it."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "backend", "serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        # the pipe would fill up, and the child stop, if nobody read it
+        self.log = []
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+
+    def send(self, method, params, id_=None):
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        if id_ is not None:
+            message["id"] = id_
+        self.write(json.dumps(message).encode() + b"\n")
+
+    def write(self, line):
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def read(self):
+        return json.loads(self.process.stdout.readline())
+
+    def answer(self, id_):
+        """(the answer to a request, the notifications that came before it)."""
+        notifications = []
+        while (message := self.read()).get("id") != id_:
+            notifications.append(message)
+        return message, notifications
+
+
+@pytest.fixture
+def child():
+    child = Child()
+    yield child
+    child.process.kill()
+    child.process.wait()
+
+
+def job(small_model, source, output, **fields):
+    return {
+        "job": {"input": source, "output": str(output), "model": str(small_model.folder), "device": "cpu", **fields}
+    }
+
+
+def test_a_session_from_handshake_to_shutdown(child, small_model, make_raster, tmp_path):
+    child.send("initialize", {"protocol": 1, "parent_pid": os.getpid()}, 1)
+    hello, _ = child.answer(1)
+    assert hello["result"]["pid"] == child.process.pid
+    assert "metaearth-lite" in {m["id"] for m in hello["result"]["models"]}
+
+    child.send("plan", job(small_model, make_raster(), tmp_path / "out.tif"), 2)
+    plan, _ = child.answer(2)
+    assert plan["result"]["stages"][0]["width"] == 96
+
+    child.send("generate", job(small_model, make_raster(), tmp_path / "out.tif"), 3)
+    done, progress = child.answer(3)
+    assert done["result"]["outputs"] == [str(tmp_path / "out.tif")]
+    fractions = [p["params"]["fraction"] for p in progress if p["method"] == "progress"]
+    assert fractions == sorted(fractions) and 0 < fractions[0] <= fractions[-1] <= 1
+    assert {p["params"]["id"] for p in progress} == {3}
+    assert (tmp_path / "out.tif").exists()
+
+    child.send("shutdown", {}, 4)
+    assert child.answer(4)[0]["result"] == {}
+    assert child.process.wait(TIMEOUT) == 0
+
+
+def test_cancel_ends_a_job_and_leaves_nothing(child, small_model, make_raster, tmp_path):
+    source = make_raster(height=400, width=400)
+    child.send("generate", job(small_model, source, tmp_path / "out.tif"), 1)
+    assert child.read()["method"] == "progress"
+    child.send("cancel", {"id": 1})
+    answer, _ = child.answer(1)
+    assert answer["error"]["code"] == -32800
+    assert answer["error"]["data"]["condition"] == "cancelled"
+    assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "condition", "sentence"),
+    [
+        ({"input": "missing.tif"}, "input", "There is no file missing.tif."),
+        ({"seed": -1}, "field", "Seed: -1 is outside 0 to 2147483647."),
+        ({"model": "nonsense"}, "model", "There is no model 'nonsense'"),
+    ],
+)
+def test_errors_are_sentences(child, small_model, make_raster, tmp_path, fields, condition, sentence):
+    params = job(small_model, make_raster(), tmp_path / "out.tif")
+    params["job"].update(fields)
+    child.send("generate", params, 1)
+    error = child.answer(1)[0]["error"]
+    assert error["data"]["condition"] == condition
+    assert error["message"].startswith(sentence)
+    child.send("initialize", {"protocol": 1}, 2)
+    assert "result" in child.answer(2)[0]
+
+
+def test_nonsense_is_answered_and_survived(child):
+    child.write(b"this is no json\n")
+    assert child.read()["error"]["code"] == -32600
+    child.send("nonsense", {}, 1)
+    assert child.answer(1)[0]["error"]["message"] == "There is no method 'nonsense'."
+    child.send("initialize", {"protocol": 99}, 2)
+    assert "differ in version" in child.answer(2)[0]["error"]["message"]
+
+
+def test_the_child_ends_with_its_stdin_and_cleans_up(child, small_model, make_raster, tmp_path):
+    child.send("generate", job(small_model, make_raster(height=400, width=400), tmp_path / "out.tif"), 1)
+    assert child.read()["method"] == "progress"
+    child.process.stdin.close()
+    assert child.process.wait(TIMEOUT) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_the_child_ends_when_its_parent_is_killed(tmp_path):
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys\n"
+            "child = subprocess.Popen([sys.executable, '-m', 'backend', 'serve'], stdin=0, stdout=subprocess.PIPE)\n"
+            "child.stdout.readline()\nprint(child.pid, flush=True)\nchild.wait()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    # the pipe stays open in this process, so that only the parent's death can tell the child
+    parent.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocol": 1}}\n')
+    parent.stdin.flush()
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        with open(f"/proc/{pid}/stat") as stream:
+            if stream.read().rsplit(")", 1)[1].split()[0] == "Z":
+                return
+        time.sleep(0.1)
+    pytest.fail("the backend outlived its parent")

@@ -1,0 +1,152 @@
+"""Reading: masks of every kind, stretches, palettes, edges."""
+
+import math
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
+
+from backend.errors import InputError, MissingCrsError
+from backend.raster.grid import Region
+from backend.raster.source import RasterSource, symmetric_indices
+from backend.raster.stretch import Stretch
+
+
+@given(st.integers(-300, 300), st.integers(1, 200), st.integers(1, 40))
+def test_reflection_agrees_with_numpy(start, length, size):
+    before, after = max(0, -start), max(0, start + length - size)
+    expected = np.pad(np.arange(size), (before, after), mode="symmetric")[start + before : start + before + length]
+    np.testing.assert_array_equal(symmetric_indices(start, start + length, size), expected)
+
+
+def test_pixels_beyond_the_edge_are_reflections(make_raster):
+    with RasterSource(make_raster()) as source:
+        inside, wide = source.read(source.grid.region), source.read(Region(-3, -3, 23, 27))
+    np.testing.assert_array_equal(wide.values, np.pad(inside.values, [(0, 0), (3, 3), (3, 3)], mode="symmetric"))
+
+
+def holes(values):
+    values = np.array(values, np.float32)
+    values[:, 4:6, 4:6] = np.nan
+    return values
+
+
+def read_valid(path):
+    with RasterSource(path) as source:
+        return source, source.read(source.grid.region)
+
+
+def expect_holes(valid):
+    expected = np.ones_like(valid)
+    expected[4:6, 4:6] = False
+    np.testing.assert_array_equal(valid, expected)
+
+
+@pytest.mark.parametrize("nodata", [None, math.nan])
+def test_nan_is_a_hole_whether_declared_or_not(make_raster, nodata):
+    values = holes(np.full((1, 12, 12), 7.0))
+    source, pixels = read_valid(make_raster(values=values, dtype="float32", nodata=nodata))
+    expect_holes(pixels.valid)
+    assert math.isnan(source.nodata)
+
+
+def test_a_nodata_value_is_a_hole(make_raster):
+    values = np.where(np.isnan(holes(np.full((3, 12, 12), 7.0))), 0, 7)
+    source, pixels = read_valid(make_raster(values=values, nodata=0))
+    expect_holes(pixels.valid)
+    assert source.nodata == 0 and not source.needs_alpha
+
+
+def test_an_alpha_band_is_a_mask_and_no_colour(make_raster):
+    values = np.full((4, 12, 12), 7.0)
+    values[3] = np.where(np.isnan(holes(values)[3]), 0, 255)
+    path = make_raster(values=values, photometric="rgb", alpha="yes")
+    source, pixels = read_valid(path)
+    expect_holes(pixels.valid)
+    assert source.bands == [1, 2, 3] and source.needs_alpha
+
+
+def test_a_fourth_band_that_is_not_alpha_is_left_out(make_raster):
+    path = make_raster(bands=4)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
+    with RasterSource(path) as source:
+        assert source.bands == [3, 2, 1]
+
+
+def test_a_mask_file_is_a_mask(make_raster):
+    path = make_raster(values=np.full((3, 12, 12), 7.0))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(~np.isnan(holes(np.ones((1, 12, 12)))[0]))
+    source, pixels = read_valid(path)
+    expect_holes(pixels.valid)
+    assert source.needs_alpha
+
+
+def test_a_palette_becomes_its_colours(make_raster):
+    path = make_raster(values=np.array([[[0, 1], [1, 0]]]))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 50, 255)})
+    source, pixels = read_valid(path)
+    assert source.out_bands == 3
+    assert pixels.values[:, 0].T.tolist() == [[10, 20, 30], [200, 100, 50]]
+
+
+def test_eight_bit_data_are_not_stretched(make_raster):
+    with RasterSource(make_raster()) as source:
+        assert source.stretch() == Stretch((0.0,) * 3, (255.0,) * 3)
+
+
+def test_the_stretch_of_16_bit_data_is_invertible(make_raster):
+    with RasterSource(make_raster(dtype="uint16")) as source:
+        stretch = source.stretch()
+        values = source.read(source.grid.region).values
+    low, high = (np.array(v)[:, None, None] for v in (stretch.low, stretch.high))
+    inside = np.clip(values, low, high)
+    np.testing.assert_allclose(stretch.invert(stretch.apply(values)), inside, rtol=1e-4, atol=1)
+    assert all(h > lo for lo, h in zip(stretch.low, stretch.high))
+
+
+def test_complex_data_are_refused(make_raster):
+    path = make_raster(values=np.ones((1, 8, 8), np.complex64), dtype="complex64")
+    with pytest.raises(InputError, match="complex numbers"):
+        RasterSource(path)
+
+
+def test_without_crs_the_resolution_must_be_given(make_raster):
+    path = make_raster(crs=None)
+    with pytest.raises(MissingCrsError, match="no coordinate reference system"):
+        RasterSource(path)
+    with RasterSource(path, pixel_size_m=3.0) as source:
+        assert source.grid.pixel_size_m == 3.0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no raster at all", b"II*\0broken"])
+def test_files_that_are_no_rasters_are_refused(tmp_path, content):
+    path = tmp_path / "x.tif"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"There is no file|cannot be read as a raster"):
+        RasterSource(str(path))
+
+
+def test_bands_that_are_not_there_are_refused(make_raster):
+    with pytest.raises(InputError, match="Band 9 was asked for"):
+        RasterSource(make_raster(), bands=[1, 2, 9])
+
+
+def test_a_layer_with_no_valid_pixel_has_no_stretch(make_raster):
+    path = make_raster(values=np.zeros((1, 8, 8)), dtype="uint16", nodata=0)
+    with RasterSource(path) as source, pytest.raises(InputError, match="no valid pixel"):
+        source.stretch()
+
+
+def test_the_stretch_belongs_to_the_layer_not_to_what_is_read(make_raster):
+    path = make_raster(dtype="uint16")
+    with RasterSource(path) as source:
+        before = source.stretch()
+        source.read(Region(0, 0, 3, 3))
+        assert source.stretch() == before

@@ -1,0 +1,43 @@
+import os
+import signal
+
+from qgis_support import is_running, wait_for
+
+
+def test_interrupt_cancels_with_1_and_no_file(qgis_process, long_job):
+    process = qgis_process.start_job(**long_job)
+    child = qgis_process.working_child(process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "The job was cancelled." in text
+    assert qgis_process.results() == []
+    assert wait_for(lambda: not is_running(child), 5)
+
+
+def test_a_killed_backend_is_1_with_a_sentence_and_no_file(qgis_process, long_job):
+    process = qgis_process.start_job(**long_job)
+    os.kill(qgis_process.working_child(process), signal.SIGKILL)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "The backend stopped unexpectedly (signal 9)." in text
+    assert "Log: " in text
+    assert qgis_process.results() == []
+
+
+def test_the_backend_ends_with_a_killed_qgis(qgis_process, long_job):
+    process = qgis_process.start_job(**long_job)
+    child = qgis_process.working_child(process)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not is_running(child), 10)
+    assert qgis_process.results() == []
+
+
+def test_the_backend_ends_with_a_terminated_qgis(qgis_process, long_job):
+    process = qgis_process.start_job(**long_job)
+    child = qgis_process.working_child(process)
+    process.terminate()
+    process.wait()
+    wait_for(lambda: not is_running(child), 10)
+    assert qgis_process.results() == []

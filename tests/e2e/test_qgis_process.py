@@ -1,0 +1,57 @@
+import pytest
+from osgeo import gdal
+from qgis_support import LEFT, PIXEL, TOP, write_raster
+
+
+def test_provider_is_listed(qgis_process):
+    text, _ = qgis_process.start("list").communicate(timeout=60)
+    assert "metaearth:generatehigherresolution\tGenerate higher resolution" in text
+
+
+def test_help_names_every_parameter(qgis_process):
+    text, _ = qgis_process.start("help", "metaearth:generatehigherresolution").communicate(timeout=60)
+    for name in ("INPUT", "OUTPUT", "EXTENT", "STAGES", "RESOLUTION", "MODEL", "BANDS", "SEED", "SAMPLER", "STEPS",
+                 "NOISE", "OVERLAP", "CONSISTENCY", "SOURCE_RESOLUTION", "DEVICE", "PRECISION"):
+        assert f"\n{name}: " in text
+
+
+def test_success_is_0_and_a_georeferenced_file(qgis_process, scene):
+    status, text = qgis_process.run_job(INPUT=scene, SEED=4)
+    assert status == 0, text
+    assert qgis_process.results() == ["o.tif"]
+    dataset = gdal.Open(str(qgis_process.folder / "o.tif"))
+    assert dataset.GetGeoTransform() == (LEFT, PIXEL / 4, 0, TOP, 0, -PIXEL / 4)
+    assert dataset.GetMetadata()["METAEARTH_SEED"] == "4"
+    assert "SEED:\t4" in text and "STAGE_OUTPUTS:" in text
+
+
+def extent(left, right, bottom, top):
+    return f"{left},{right},{bottom},{top} [EPSG:32611]"
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"INPUT": "missing.tif"}, "missing.tif cannot be opened"),
+    ({"EXTENT": extent(0, 100, 0, 100)}, "The extent lies outside the layer"),
+    ({"EXTENT": extent(LEFT, LEFT, TOP - 100, TOP)}, "The extent is empty"),
+    ({"STAGES": "2", "RESOLUTION": "1"}, "not both"),
+    ({"MODEL": "unknown"}, "There is no model 'unknown'"),
+])
+def test_bad_input_is_1_with_a_sentence_and_no_file(qgis_process, scene, values, sentence):
+    status, text = qgis_process.run_job(**{"INPUT": scene, **values})
+    assert status == 1
+    assert sentence in text
+    assert not list(qgis_process.folder.iterdir())
+
+
+def test_no_crs_is_1_with_a_sentence_and_no_file(qgis_process, tmp_path):
+    status, text = qgis_process.run_job(INPUT=write_raster(tmp_path / "bare.tif", 16, epsg=None))
+    assert status == 1
+    assert "no coordinate reference system" in text
+    assert not list(qgis_process.folder.iterdir())
+
+
+def test_complex_data_is_1_with_a_sentence_and_no_file(qgis_process, tmp_path):
+    status, text = qgis_process.run_job(INPUT=write_raster(tmp_path / "complex.tif", 16, 1, dtype=gdal.GDT_CFloat32))
+    assert status == 1
+    assert "holds complex numbers" in text
+    assert not list(qgis_process.folder.iterdir())

@@ -1,0 +1,134 @@
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from osgeo import gdal
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransformContext,
+    QgsProcessingFeedback,
+    QgsRasterLayer,
+    QgsRectangle,
+)
+from qgis_support import LEFT, PIXEL, TOP, write_raster
+
+
+@pytest.fixture
+def layers(module):
+    return module("plugin.core.layers")
+
+
+def snapshot(layers, layer, extent, tmp_path, resolution_m=None):
+    source = layers.layer_source(layer)
+    grid = layers.snapshot_grid(source, extent, resolution_m)
+    folder = layers.new_snapshot_folder(tmp_path)
+    path = layers.write_snapshot(source, grid, folder, QgsCoordinateTransformContext(), QgsProcessingFeedback())
+    return gdal.Open(path)
+
+
+def window(first, last):
+    """The extent of source pixels [first, last) in both directions."""
+    return QgsRectangle(LEFT + first * PIXEL, TOP - last * PIXEL, LEFT + last * PIXEL, TOP - first * PIXEL)
+
+
+def test_a_plain_file_is_passed_on_as_it_is(layers, scene):
+    source = layers.layer_source(QgsRasterLayer(scene, "scene"))
+    assert source.path == scene
+    assert source.shown_bands == [1, 2, 3]
+    assert source.pixel_size == (PIXEL, PIXEL)
+
+
+def test_bands_are_those_that_the_layer_shows(layers, tmp_path):
+    layer = QgsRasterLayer(write_raster(tmp_path / "four.tif", 16, bands=4), "four")
+    layer.renderer().setRedBand(4)
+    assert layers.shown_bands(layer) == [4, 2, 3]
+    grey = QgsRasterLayer(write_raster(tmp_path / "one.tif", 16, bands=1), "one")
+    assert layers.shown_bands(grey) == [1]
+
+
+def test_a_crs_that_the_user_set_makes_a_snapshot_with_that_crs(layers, scene, tmp_path):
+    layer = QgsRasterLayer(scene, "scene")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32612"))
+    assert layers.plain_file(layer) is None
+    dataset = snapshot(layers, layer, layer.extent(), tmp_path)
+    assert dataset.GetSpatialRef().GetAuthorityCode(None) == "32612"
+    assert dataset.GetGeoTransform() == (LEFT, PIXEL, 0, TOP, 0, -PIXEL)
+    assert np.array_equal(dataset.ReadAsArray(), gdal.Open(scene).ReadAsArray())
+
+
+def test_what_is_inside_another_file_makes_a_snapshot(layers, scene, tmp_path):
+    archive = tmp_path / "scene.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.write(scene, "scene.tif")
+    zipped = QgsRasterLayer(f"/vsizip/{archive}/scene.tif", "zipped")
+    gdal.Translate(str(tmp_path / "two.gpkg"), scene, format="GPKG", creationOptions=["RASTER_TABLE=first"])
+    gdal.Translate(str(tmp_path / "two.gpkg"), scene, format="GPKG",
+                   creationOptions=["RASTER_TABLE=second", "APPEND_SUBDATASET=YES"])
+    table = QgsRasterLayer(f"GPKG:{tmp_path}/two.gpkg:second", "table")
+    for layer in (zipped, table):
+        assert layer.isValid() and layers.plain_file(layer) is None
+
+
+def test_a_format_that_the_backend_does_not_open_makes_a_snapshot(layers, scene, tmp_path):
+    gdal.Translate(str(tmp_path / "scene.gif"), scene, format="GIF", bandList=[1], noData="none")
+    layer = QgsRasterLayer(str(tmp_path / "scene.gif"), "gif")
+    assert layer.isValid() and layers.plain_file(layer) is None
+
+
+def test_snapshots_of_one_layer_share_a_grid_and_stay_inside_it(layers, tmp_path):
+    layer = QgsRasterLayer(write_raster(tmp_path / "large.tif", 300), "large")
+    source = layers.layer_source(layer)
+    inner = layers.snapshot_grid(source, window(130, 150), None)
+    assert inner.extent == window(64, 192)
+    assert (inner.cols, inner.rows) == (128, 128)
+    assert layers.snapshot_grid(source, window(131, 149.5), None) == inner
+    edge = layers.snapshot_grid(source, window(0, 300), None)
+    assert edge.extent == layer.extent()
+    assert (edge.cols, edge.rows) == (300, 300)
+
+
+def test_a_snapshot_holds_the_layers_pixels(layers, tmp_path):
+    path = write_raster(tmp_path / "large.tif", 300, dtype=gdal.GDT_UInt16)
+    dataset = snapshot(layers, QgsRasterLayer(path, "large"), window(130, 150), tmp_path)
+    assert np.array_equal(dataset.ReadAsArray(), gdal.Open(path).ReadAsArray()[:, 64:192, 64:192])
+    assert dataset.GetRasterBand(1).DataType == gdal.GDT_UInt16
+
+
+def test_an_xyz_layer_becomes_pixels_of_the_asked_size(layers, tiles, tmp_path):
+    extent = QgsRectangle(-1e6, 2e6, 1e6, 4e6)
+    dataset = snapshot(layers, tiles, extent, tmp_path, resolution_m=20000)
+    left, width, _, top, _, height = dataset.GetGeoTransform()
+    assert (width, height) == (20000, -20000)
+    assert left % (64 * 20000) == 0 and top % (64 * 20000) == 0
+    assert left <= -1e6 and top >= 4e6
+    assert Path(dataset.GetDescription()).name == "tiles.tif"
+    row, col = int((4e6 - top) / height) + 1, int((-1e6 - left) / width) + 1
+    assert dataset.RasterCount == 4
+    # Zoom 3, tile x 3, y 3: the pixel lies north-west of the origin of EPSG:3857.
+    assert list(dataset.ReadAsArray()[:, row, col]) == [80, 80, 180, 255]
+
+
+def test_an_xyz_layer_without_a_resolution_is_refused(layers, tiles):
+    with pytest.raises(layers.LayerError, match="no pixel size of its own"):
+        layers.snapshot_grid(layers.layer_source(tiles), QgsRectangle(0, 0, 10, 10), None)
+
+
+def test_an_xyz_layer_that_gives_no_picture_is_refused(layers, unreachable_tiles, tmp_path):
+    with pytest.raises(layers.LayerError, match="gave no picture"):
+        snapshot(layers, unreachable_tiles, QgsRectangle(0, 0, 1e6, 1e6), tmp_path, resolution_m=20000)
+
+
+def test_a_snapshot_larger_than_the_disk_is_refused(layers, tiles, tmp_path):
+    with pytest.raises(layers.LayerError, match="Choose a smaller extent"):
+        snapshot(layers, tiles, QgsRectangle(-1e7, -1e7, 1e7, 1e7), tmp_path, resolution_m=0.5)
+
+
+def test_old_snapshot_folders_are_swept(layers, tmp_path):
+    stale, fresh = layers.new_snapshot_folder(tmp_path), layers.new_snapshot_folder(tmp_path)
+    old = time.time() - layers.STALE_SECONDS - 60
+    os.utime(stale, (old, old))
+    layers.new_snapshot_folder(tmp_path)
+    assert not stale.exists() and fresh.exists()
