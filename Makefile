@@ -40,15 +40,14 @@ demo: system $(VENV)/.ready  ## a real scene made 16 times finer through QGIS; r
 
 test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow
 	$(BIN)/python -m pytest tests/backend -m 'not slow'
-	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e -m 'not slow'
+	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m 'not slow'
 
 test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests
 	$(BIN)/python -m pytest tests/backend -m slow
-	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e -m slow
+	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m slow
 
 lint: $(VENV)/.tools package  ## ruff, mypy, the QGIS 4 rules, and the upload scan of the zip
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check backend tests/backend
 	$(BIN)/mypy
 	$(BIN)/flake8 --isolated --select QGS1,QGS4 plugin __init__.py
 	$(BIN)/python scripts/package.py --scan

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs Debian's (or Ubuntu's) QGIS if there is none, and what a window without a screen needs.
 set -eu
-if [ -x /usr/bin/qgis_process.bin ] || [ -x /usr/bin/qgis_process ]; then
-    if /usr/bin/python3 -c 'import qgis.core, venv, ensurepip' 2>/dev/null; then exit 0; fi
-fi
-if ! command -v apt-get >/dev/null; then
+has() { command -v "$1" >/dev/null; }
+if { has qgis_process.bin || has qgis_process; } && has Xvfb &&
+    /usr/bin/python3 -c 'import qgis.core, venv, ensurepip' 2>/dev/null; then exit 0; fi
+if ! has apt-get; then
     echo "QGIS is missing. Install QGIS 3.22 or newer with its Python bindings, then call make again." >&2
     exit 1
 fi
@@ -12,4 +12,4 @@ if [ "$(id -u)" -ne 0 ]; then run="sudo"; else run=""; fi
 echo "Installing QGIS with apt-get (about 1.3 GB)."
 $run apt-get update -q
 $run env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-    qgis python3-qgis python3-venv xvfb xauth
+    qgis python3-qgis python3-venv xvfb xauth xdotool openbox x11-utils

@@ -86,7 +86,7 @@ def _add(
     kept, margin = geometry.kept(row, col), geometry.lattice.margin
     shared = kept.intersection(region)
     rows, cols = shared.relative_to(kept).slices()
-    weighted = values[:, margin : margin + kept.height, margin : margin + kept.width][:, rows, cols]
+    weighted = values[:, margin:margin + kept.height, margin:margin + kept.width][:, rows, cols]
     weighted = weighted * weights[rows, None] * weights[None, cols]
     there = shared.relative_to(region).slices()
     total[(slice(None), *there)] += weighted

@@ -124,5 +124,5 @@ def render_window(
     bands, context, scale = len(low), engine.config.network.context, engine.config.network.scale
     image = engine.window(to_three_bands(stretch.apply(low)), noise, ground_resolution_m)
     generated = stretch.invert(from_three_bands(image, bands))
-    inner = low[:, context : low.shape[1] - context, context : low.shape[2] - context]
+    inner = low[:, context:low.shape[1] - context, context:low.shape[2] - context]
     return back_project(generated, np.ascontiguousarray(inner), scale, consistency)

@@ -58,6 +58,11 @@ class WindowGeometry:
             for col in self.lattice.indices(region.left, region.right)
         ]
 
+    def count(self, region: Region) -> int:
+        """How many windows contribute to an output region."""
+        rows, cols = self.lattice.indices(region.top, region.bottom), self.lattice.indices(region.left, region.right)
+        return len(rows) * len(cols)
+
     def input_region(self, region: Region, input_grid: Grid) -> Region:
         """The part of the input that an output region depends on."""
         rows, cols = self.lattice.indices(region.top, region.bottom), self.lattice.indices(region.left, region.right)

@@ -55,7 +55,7 @@ def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float,
             rows, cols = (n // tile for n in pixels.shape[:2])
             for r in range(rows):
                 for c in range(cols):
-                    chip = pixels[r * tile : (r + 1) * tile, c * tile : (c + 1) * tile]
+                    chip = pixels[r * tile:(r + 1) * tile, c * tile:(c + 1) * tile]
                     if chip.std() > 3:
                         found[gsd].append(chip)
     spread = {

@@ -37,7 +37,7 @@ def smooth_patch_grain(real: Image, other: Image, patch: int = 16, share: float 
 def _patch_sd(image: Image, patch: int) -> NDArray[np.float64]:
     padded = np.pad(np.asarray(image, np.float64), ((1, 1), (1, 1), (0, 0)), mode="reflect")
     rows, cols = image.shape[:2]
-    mean = sum(padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3)) / 9
+    mean = sum(padded[i:i + rows, j:j + cols] for i in range(3) for j in range(3)) / 9
     high = (image - mean)[: rows // patch * patch, : cols // patch * patch]
     blocks = high.reshape(rows // patch, patch, cols // patch, patch, -1).transpose(0, 2, 1, 3, 4)
     return blocks.reshape(len(blocks) * blocks.shape[1], -1).std(axis=1)

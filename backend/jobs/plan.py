@@ -88,7 +88,7 @@ class JobPlan:
     @property
     def windows(self) -> list[int]:
         """Windows of each stage, those at block borders counted as often as they are computed."""
-        return [sum(len(self.geometry.windows(b)) for b in self.geometry.blocks(s.region)) for s in self.stages]
+        return [sum(map(self.geometry.count, self.geometry.blocks(s.region))) for s in self.stages]
 
     @property
     def evaluations_per_pixel(self) -> float:

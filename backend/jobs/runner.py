@@ -29,6 +29,8 @@ from backend.raster.source import Pixels, RasterSource
 
 Report = Callable[[Progress], None]
 WORK_PREFIX = ".metaearth-"
+GENERATING_SHARE = 0.98
+"""The part of the progress bar that the network gets; the rest is for writing the finished files."""
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -44,7 +46,9 @@ class JobRun:
 
     def __init__(self, plan: JobPlan, report: Report, cancelled: Callable[[], bool]) -> None:
         self.plan, self.report, self.cancelled = plan, report, cancelled
+        self.windows = sum(plan.windows)
         self.windows_done = 0
+        self.evaluations_in_window = 0
         self.stage = 1
         self.began = self.last_report = time.monotonic()
         self.engine = Engine(
@@ -69,11 +73,12 @@ class JobRun:
             shutil.rmtree(work, ignore_errors=True)
 
     def _run_in(self, work: Path) -> JobResult:
-        plan, source = self.plan, self.plan.job
+        plan, job = self.plan, self.plan.job
         last_evaluations = 0
-        with RasterSource(source.input, source.bands, source.source_resolution, plan.resample_to_m) as raster:
+        mosaics: list[Path] = []
+        with ExitStack() as opened:
+            raster = opened.enter_context(RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m))
             read: Callable[[Region], Pixels] = raster.read
-            mosaics: list[Path] = []
             for self.stage, stage in enumerate(plan.stages, start=1):
                 before = self.engine.evaluations
                 blocks = self._render_stage(stage, read, work)
@@ -81,28 +86,23 @@ class JobRun:
                 mosaics.append(self._write_mosaic(work / f"stage{self.stage}.vrt", stage, blocks, stage.asked))
                 if self.stage < len(plan.stages):
                     whole = self._write_mosaic(work / f"halo{self.stage}.vrt", stage, blocks, stage.region)
-                    read = self._keep_open(Mosaic(whole, stage.grid, stage.region, plan.bands))
+                    read = opened.enter_context(Mosaic(whole, stage.grid, stage.region, plan.bands)).read
             self._check_source(raster)
-            self._tell("writing", force=True)
-            finished = [work / f"finished{k}.tif" for k in range(len(mosaics))]
-            for mosaic, path in zip(mosaics, finished):
-                write_cog(mosaic, path, np.dtype(plan.dtype))
-                self._raise_if_cancelled()
+            finished = self._finish(mosaics)
             psnr, valid_pixels = consistency_psnr(raster, plan.area, finished[-1], plan.stretch.range, plan.bands)
-        self._close_mosaics()
         for path, stage in zip(finished, plan.stages):
             with writing(Path(stage.path)):
                 path.replace(stage.path)
         return self._result(last_evaluations, psnr, valid_pixels)
 
-    def _keep_open(self, mosaic: Mosaic) -> Callable[[Region], Pixels]:
-        self._close_mosaics()
-        self._open = ExitStack()
-        self._open.enter_context(mosaic)
-        return mosaic.read
-
-    def _close_mosaics(self) -> None:
-        getattr(self, "_open", ExitStack()).close()
+    def _finish(self, mosaics: list[Path]) -> list[Path]:
+        """The mosaics as finished files, still in the work folder."""
+        self._tell("writing", force=True)
+        finished = [mosaic.with_name(f"finished{k}.tif") for k, mosaic in enumerate(mosaics)]
+        for mosaic, path in zip(mosaics, finished):
+            write_cog(mosaic, path, np.dtype(self.plan.dtype))
+            self._raise_if_cancelled()
+        return finished
 
     def _render_stage(
         self, stage: StagePlan, read: Callable[[Region], Pixels], work: Path
@@ -163,21 +163,22 @@ class JobRun:
 
     def _after_evaluation(self) -> None:
         self._raise_if_cancelled()
+        self.evaluations_in_window += 1
+        self._tell("generating", force=self.engine.evaluations == 1)
 
     def _after_window(self) -> None:
         self.windows_done += 1
-        self._tell("generating", force=self.windows_done == 1)
+        self.evaluations_in_window = 0
 
     def _tell(self, message: str, force: bool = False) -> None:
         now = time.monotonic()
         if not force and now - self.last_report < 0.1:
             return
         self.last_report = now
-        windows = sum(self.plan.windows)
-        fraction = 0.98 * self.windows_done / windows
-        remaining = (
-            (now - self.began) / self.windows_done * (windows - self.windows_done) if self.windows_done else None
-        )
+        windows = self.windows
+        done = self.windows_done + self.evaluations_in_window / self.plan.sampling.steps
+        remaining = (now - self.began) / done * (windows - done) if done else None
+        fraction = GENERATING_SHARE * done / windows
         self.report(
             Progress(None, self.stage, len(self.plan.stages), self.windows_done, windows, fraction, remaining, message)
         )

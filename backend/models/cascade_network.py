@@ -29,7 +29,7 @@ def upsample(lr: Tensor, context: int, scale: int) -> Tensor:
     """The bicubic up-sampled window, without its context: (.., h + 2 context, ..) -> (.., h * scale, ..)."""
     up = F.interpolate(lr.float(), scale_factor=scale, mode="bicubic", align_corners=False)
     margin = context * scale
-    return up[..., margin : up.shape[-2] - margin, margin : up.shape[-1] - margin]
+    return up[..., margin:up.shape[-2] - margin, margin:up.shape[-1] - margin]
 
 
 class CascadeNetwork(nn.Module):

@@ -71,5 +71,5 @@ class ConditionEncoder(nn.Module):
         first = self.first(lr)
         features = first + self.last(self.trunk(first))
         height, width = features.shape[-2:]
-        features = features[..., context : height - context, context : width - context]
+        features = features[..., context:height - context, context:width - context]
         return self.up(features)

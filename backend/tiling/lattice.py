@@ -51,7 +51,7 @@ class Lattice:
         weights = np.ones(self.stride + self.ramp, dtype=np.float32)
         rising = (np.arange(self.ramp, dtype=np.float32) + 0.5) / max(1, self.ramp)
         weights[: self.ramp] = rising
-        weights[self.stride :] = 1 - rising
+        weights[self.stride:] = 1 - rising
         return weights
 
 

@@ -86,7 +86,7 @@ class TrainingPictures:
         out_rows, out_cols = min(rows, size), min(cols, size)
         top = rng.integers(0, rows - out_rows + 1) * reduction
         left = rng.integers(0, cols - out_cols + 1) * reduction
-        pixels = picture.pixels[top : top + out_rows * reduction, left : left + out_cols * reduction]
+        pixels = picture.pixels[top:top + out_rows * reduction, left:left + out_cols * reduction]
         part = average_down(pixels, reduction)
         pad = [(max(0, size - n) // 2, max(0, size - n) - max(0, size - n) // 2) for n in part.shape[:2]]
         # the low-resolution grid must not fall between reflected pixels
@@ -109,7 +109,7 @@ class TrainingPictures:
         wide = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 127.5 - 1
         lr = low_resolution(wide, self.scale, rng)
         margin = self.context * self.scale
-        high = wide[..., margin : margin + self.crop, margin : margin + self.crop]
+        high = wide[..., margin:margin + self.crop, margin:margin + self.crop]
         return high.contiguous(), lr, torch.tensor(resolutions, dtype=torch.float32)
 
 
