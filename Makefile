@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # empty: PyPI's torch, which on Linux brings several GB of CUDA packages; cpu, cu126, cu130: that build, through uv
 TORCH_BACKEND ?=
 UV := 'uv>=0.9,<1'
-INSTALL := $(if $(TORCH_BACKEND),$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH_BACKEND),$(BIN)/python -m pip install --quiet)
+PIP := $(BIN)/python -m pip install --quiet
+INSTALL := $(if $(TORCH_BACKEND),$(PIP) $(UV) && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=$(TORCH_BACKEND),$(PIP))
 OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
@@ -18,8 +19,8 @@ help:  ## list the targets
 setup: $(VENV)/.ready  ## the backend's environment in .venv (TORCH_BACKEND=cpu: without CUDA)
 
 $(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || sh scripts/install_qgis.sh
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_BACKEND),$(BIN)/python -m pip install --quiet $(UV))
 	$(INSTALL) .
 	touch $@
 
@@ -32,7 +33,7 @@ system:  ## Debian packages of QGIS, if QGIS is missing (needs root)
 
 $(QGIS_VENV)/.ready: | system
 	/usr/bin/python3 -m venv --system-site-packages $(QGIS_VENV)
-	$(QGIS_VENV)/bin/python -m pip install --quiet 'pytest>=8' 'pytest-qgis>=2.1'
+	$(QGIS_VENV)/bin/python -m pip install --quiet pytest==9.2.0 pytest-qgis==5.0.2
 	touch $@
 
 demo: system $(VENV)/.ready  ## a real scene made 16 times finer through QGIS; results in build/demo
@@ -44,7 +45,7 @@ test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow
 
 test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests
 	$(BIN)/python -m pytest tests/backend -m slow
-	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m slow
+	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m slow || [ $$? -eq 5 ]
 
 lint: $(VENV)/.tools package  ## ruff, mypy, the QGIS 4 rules, and the upload scan of the zip
 	$(BIN)/ruff check .

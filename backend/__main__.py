@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress
+from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -178,6 +180,12 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except MetaEarthError as error:
         print(error, file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        log = data_home() / "logs" / f"backend-{os.getpid()}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        print(f"Something unexpected went wrong ({type(error).__name__}: {error}). Details: {log}", file=sys.stderr)
         return FAILED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -148,11 +149,22 @@ class Server:
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
+            line = protocol.encode(message)
+        except ValueError as error:
+            sentence = f"The answer cannot be written as JSON: {error}"
+            line = protocol.encode(protocol.error_response(message.get("id"), protocol.INTERNAL_ERROR, sentence))
+        try:
             with self.write_lock:
-                self.answers.write(protocol.encode(message))
+                self.answers.write(line)
                 self.answers.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):  # the client is gone
             self.closing.set()
+
+
+def leave(server: Server) -> None:
+    """Clean up and end the process at once."""
+    server.close()
+    os._exit(0)
 
 
 def leave_with_parent(server: Server) -> None:
@@ -162,8 +174,7 @@ def leave_with_parent(server: Server) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        server.close()
-        os._exit(0)
+        leave(server)
 
     if os.name == "posix":
         threading.Thread(target=watch, daemon=True).start()
@@ -176,5 +187,6 @@ def serve_stdio() -> int:
     sys.stdout = sys.stderr
     server = Server(sys.stdin.buffer, answers)
     leave_with_parent(server)
+    signal.signal(signal.SIGTERM, lambda *_: leave(server))
     server.run()
     return 0

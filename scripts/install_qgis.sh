@@ -12,4 +12,4 @@ if [ "$(id -u)" -ne 0 ]; then run="sudo"; else run=""; fi
 echo "Installing QGIS with apt-get (about 1.3 GB)."
 $run apt-get update -q
 $run env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-    qgis python3-qgis python3-venv xvfb xauth xdotool openbox x11-utils
+    qgis python3-qgis python3-venv xvfb xauth

@@ -34,7 +34,13 @@ class Sampling:
 @functools.lru_cache(maxsize=1)
 def load_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> CascadeNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
-    return find_bundle(folder).load(dtype).to(device)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        return find_bundle(folder).load(dtype).to(device)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError("The GPU's memory is too small for this model. Choose the CPU as device.") from error
 
 
 @dataclass

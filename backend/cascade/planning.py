@@ -17,8 +17,7 @@ BLOCK_WINDOWS = 12
 def stages_for(pixel_size_m: float, resolution_m: float, scale: int) -> tuple[int, float | None]:
     """(stages, metres per pixel to resample the source to first, or None).
 
-    The number of stages is the nearest one, so that the source is resampled by at most sqrt(scale) or, for less
-    than a whole stage, by less than the scale.
+    The source is made finer by less than ``scale`` first; only a target less than one stage away makes it coarser.
     """
     ratio = pixel_size_m / resolution_m
     if ratio <= 1 + 1e-9:
@@ -26,7 +25,7 @@ def stages_for(pixel_size_m: float, resolution_m: float, scale: int) -> tuple[in
             f"The raster has {pixel_size_m:.4g} m per pixel already; the target resolution of "
             f"{resolution_m:.4g} m is not finer."
         )
-    stages = max(1, round(math.log(ratio, scale)))
+    stages = max(1, math.floor(math.log(ratio, scale) + 1e-9))
     start = resolution_m * scale**stages
     return stages, None if abs(start / pixel_size_m - 1) < 1e-6 else start
 

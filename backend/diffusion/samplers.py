@@ -38,8 +38,8 @@ NoiseSource = Callable[[int], Tensor]
 
 
 def leading_levels(schedule: NoiseSchedule, steps: int) -> list[Level]:
-    """DDIM's "leading" spacing, t = 0, T/n, 2T/n ..., noisiest first; the paper's, with n = 50."""
-    times = (np.arange(steps) * (schedule.steps // steps))[::-1]
+    """DDIM's "leading" spacing, t = 0, T/n, 2T/n ..., noisiest first; the paper's, with n = 50. One step: t = T - 1."""
+    times = (np.arange(steps) * schedule.steps // steps)[::-1] if steps > 1 else np.array([schedule.steps - 1])
     alpha_bar = schedule.alpha_bar
     return [Level(float(t), math.sqrt(alpha_bar[t]), math.sqrt(1 - alpha_bar[t])) for t in times]
 

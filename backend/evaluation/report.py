@@ -102,10 +102,10 @@ def regressor(engine: Engine) -> Maker:
     @torch.inference_mode()
     def make(low: Chip, gsd_m: float, seed: int) -> Chip:
         stretch = identity_stretch(3)
-        lr = torch.from_numpy(stretch.apply(low))[None]
-        condition = engine.network.encode(lr, torch.tensor([gsd_m]))
+        lr = torch.from_numpy(stretch.apply(low))[None].to(engine.device)
+        condition = engine.network.encode(lr, torch.tensor([gsd_m], device=engine.device))
         x0 = regress(engine.network, engine.config, condition)
-        return stretch.invert(engine.network.to_image(x0, condition)[0].numpy())
+        return stretch.invert(engine.network.to_image(x0, condition)[0].cpu().numpy())
 
     return make
 

@@ -62,28 +62,33 @@ class JobPlan:
     warnings: tuple[str, ...]
 
     @property
-    def sha256(self) -> str:
-        """Hash of everything that decides the pixels: equal hashes, equal rasters."""
-        values = {
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides the pixels."""
+        return {
             "engine": ENGINE_VERSION,
             "torch": torch.__version__,
-            "model": self.model_sha256,
-            "source": self.source,
-            "bands": self.job.bands,
+            "model": self.bundle.config.id,
+            "model_sha256": self.model_sha256,
+            "source": {Path(name).name: facts for name, facts in self.source.items()},
+            "pixel_size_m": self.source_grid.pixel_size_m,
             "resample_to_m": self.resample_to_m,
+            "bands": self.job.bands,
             "stretch": dataclasses.asdict(self.stretch),
-            "seed": self.job.seed,
-            "noise": self.job.noise,
-            "consistency": self.job.consistency,
-            "lattice": dataclasses.asdict(self.geometry.lattice),
-            "sampling": dataclasses.asdict(self.sampling),
             "area": dataclasses.asdict(self.area),
             "stages": len(self.stages),
-            "pixel_size_m": self.source_grid.pixel_size_m,
+            "seed": self.job.seed,
+            "noise": self.job.noise,
+            "lattice": dataclasses.asdict(self.geometry.lattice),
+            "sampling": dataclasses.asdict(self.sampling),
+            "consistency": self.job.consistency,
             "device": self.device,
             "precision": self.precision,
         }
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the facts: equal hashes, equal pixels on one device model."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def windows(self) -> list[int]:
@@ -117,10 +122,10 @@ class JobPlan:
 
 def existing_folder(path: Path) -> Path:
     """The nearest folder above ``path`` that exists."""
-    path = path.absolute()
-    while not path.is_dir():
-        path = path.parent
-    return path
+    found = next((folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir()), None)
+    if found is None:
+        raise OutputError(f"There is no drive or share for {path}; choose another place for the result.")
+    return found
 
 
 def make_plan(job: Job) -> JobPlan:
@@ -130,7 +135,8 @@ def make_plan(job: Job) -> JobPlan:
         raise ModelError(f"The model {bundle.config.id} has no weights yet: it can be trained, but not run.")
     network, profile = bundle.config.network, bundle.config.profile
     with RasterSource(job.input, job.bands, job.source_resolution) as source:
-        stages, resample_to_m = _stages(job, source.grid.pixel_size_m, network.scale)
+        native_m = source.grid.pixel_size_m
+        stages, resample_to_m = _stages(job, native_m, network.scale)
         asked_extent = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
         area = asked_extent
@@ -138,12 +144,13 @@ def make_plan(job: Job) -> JobPlan:
             area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
         stretch, grid, bands = source.stretch(), source.grid, source.out_bands
         dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
+        files = source.files()
     lattice = (
         paper_lattice(network.tile) if job.overlap == "paper" else Lattice(network.tile, profile.margin, profile.ramp)
     )
     geometry = WindowGeometry(lattice, network.scale, network.context)
     paths = stage_paths(job.output, stages)
-    _check_outputs(paths, job.input)
+    _check_outputs(paths, files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
     if max(r.height * r.width for r in regions) > MAX_PIXELS:
@@ -173,7 +180,7 @@ def make_plan(job: Job) -> JobPlan:
         _sampling(job, bundle),
         device,
         choose_dtype(job.precision, device),
-        tuple(_warnings(grid, stages, bundle)),
+        tuple(_warnings(grid, stages, bundle, resample_to_m, native_m)),
     )
     _check_space(plan)
     return plan
@@ -197,8 +204,13 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
     return Sampling(sampler, job.steps or usual)
 
 
-def _warnings(grid: Grid, stages: int, bundle: Bundle) -> list[str]:
+def _warnings(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | None, native_m: float) -> list[str]:
     found = []
+    if resample_to_m is not None and resample_to_m > native_m:
+        found.append(
+            f"The target is less than one stage away, so the source is first averaged from {native_m:.4g} to "
+            f"{resample_to_m:.4g} m: detail that it has in between is replaced by synthetic detail."
+        )
     finest, coarsest = bundle.config.ground_resolution_m
     for stage in range(1, stages + 1):
         size = grid.pixel_size_m / bundle.config.network.scale**stage
@@ -215,9 +227,11 @@ def _warnings(grid: Grid, stages: int, bundle: Bundle) -> list[str]:
     return found
 
 
-def _check_outputs(paths: list[str], source: str) -> None:
+def _check_outputs(paths: list[str], sources: list[str]) -> None:
     for path in paths:
-        if os.path.abspath(path) == os.path.abspath(source):
+        if os.path.isdir(path):
+            raise OutputError(f"{path} is a folder; choose another name for the result.")
+        if os.path.exists(path) and any(os.path.samefile(path, source) for source in sources):
             raise OutputError(f"{path} is the source itself; choose another name for the result.")
         folder = existing_folder(Path(path).parent)
         if not os.access(folder, os.W_OK):

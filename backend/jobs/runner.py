@@ -129,18 +129,8 @@ class JobRun:
 
     def _write_mosaic(self, path: Path, stage: StagePlan, blocks: list[tuple[Path, Region]], region: Region) -> Path:
         plan = self.plan
-        tags = provenance.tags(
-            self.stage,
-            len(plan.stages),
-            plan.job.seed,
-            plan.bundle.config.id,
-            plan.model_sha256,
-            plan.sha256,
-            plan.sampling.sampler,
-            plan.sampling.steps,
-            Path(plan.job.input).name,
-            stage.grid.pixel_size_m,
-        )
+        name = Path(plan.job.input).name
+        tags = provenance.tags(self.stage, stage.grid.pixel_size_m, name, plan.sha256, plan.facts)
         write_mosaic(
             path,
             blocks,

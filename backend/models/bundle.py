@@ -131,7 +131,7 @@ def open_bundle(folder: Path) -> Bundle:
     """The bundle in ``folder``."""
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{folder} is no model bundle: its {CONFIG} cannot be read ({error}).") from error
     return Bundle(folder, ModelConfig.from_dict(values))
 

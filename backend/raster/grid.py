@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from backend.errors import ExtentError
@@ -150,7 +152,10 @@ def _ellipsoidal_pixel_m(transform: Affine, height: int, width: int, crs: CRS) -
     """Geometric mean side of the central pixel on WGS 84; None if the CRS does not reach it."""
     col, row = width / 2, height / 2
     points = [transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
-    lon, lat = transform_points(crs, CRS.from_epsg(4326), *(list(v) for v in zip(*points)))
+    try:
+        lon, lat = transform_points(crs, CRS.from_epsg(4326), *(list(v) for v in zip(*points)))
+    except (RasterioError, CPLE_BaseError, ValueError):
+        return None
     if not all(math.isfinite(v) for v in (*lon, *lat)) or abs(lat[0]) > 90:
         return None
     a, e2 = 6378137.0, 0.00669437999014
@@ -159,6 +164,7 @@ def _ellipsoidal_pixel_m(transform: Affine, height: int, width: int, crs: CRS) -
     meridian = a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
     east = math.radians(1) * normal * math.cos(math.radians(lat[0]))
     north = math.radians(1) * meridian
-    (ux, uy), (vx, vy) = (((lon[i] - lon[0]) * east, (lat[i] - lat[0]) * north) for i in (1, 2))
+    steps = [(((lon[i] - lon[0] + 180) % 360 - 180) * east, (lat[i] - lat[0]) * north) for i in (1, 2)]
+    (ux, uy), (vx, vy) = steps
     area = abs(ux * vy - uy * vx)
     return math.sqrt(area) if area > 0 else None

@@ -12,6 +12,7 @@ from xml.etree import ElementTree  # nosec B405 - writes XML, parses none
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # raised as it is by rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
@@ -27,20 +28,25 @@ GDAL_TYPES = {
     "int16": "Int16",
     "uint32": "UInt32",
     "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
     "float32": "Float32",
     "float64": "Float64",
 }
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences."""
+def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
+    """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences.
+
+    GDAL may not say why it failed: with less space than ``needed_bytes`` left, the disk was full.
+    """
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         text = str(error)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
-        if full or _free_bytes(path) < 1 << 16:
+        if full or _free_bytes(path) < needed_bytes:
             raise DiskFullError(
                 f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
             ) from error
@@ -74,7 +80,7 @@ def write_block(path: Path, pixels: Pixels, grid: Grid, dtype: np.dtype, nodata:
         opaque = np.where(pixels.valid, alpha_value(dtype), 0).astype(dtype)
         typed = np.concatenate([typed, opaque[None]])
     partial = path.with_suffix(".part.tif")
-    with writing(path):
+    with writing(path, typed.nbytes):
         with (
             rasterio.Env(**GDAL_OPTIONS),
             rasterio.open(
@@ -170,7 +176,9 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
     """The mosaic as a Cloud Optimized GeoTIFF: tiled, compressed, with overviews; it appears by rename."""
     partial = mosaic.with_suffix(".part.tif")
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
-    with writing(path):
+    with rasterio.open(mosaic) as dataset:
+        needed_bytes = dataset.width * dataset.height * dataset.count * dtype.itemsize
+    with writing(path, needed_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with rasterio.Env(**GDAL_OPTIONS):
             copy_raster(

@@ -24,7 +24,7 @@ from backend.protocol import RASTER_DRIVERS
 from backend.raster.grid import Grid, Region, ground_resolution_m
 from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
 
-GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_CACHEMAX": 128}
+GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_CACHEMAX": 128}
 
 SAMPLE_SIDE = 1024
 
@@ -144,7 +144,7 @@ class RasterSource:
 
     def _resampled(self, resolution_m: float) -> WarpedVRT:
         f, factor = self._file, resolution_m / self.grid.pixel_size_m
-        height, width = (max(1, math.ceil(n / factor - 1e-6)) for n in (f.height, f.width))
+        height, width = (max(1, math.floor(n / factor + 0.5)) for n in (f.height, f.width))
         transform = f.transform @ Affine.scale(factor)
         if f.crs is None:
             raise MissingCrsError(
@@ -159,6 +159,8 @@ class RasterSource:
             WarpedVRT(
                 f,
                 src_crs=f.crs,
+                src_nodata=self.nodata,
+                nodata=self.nodata,
                 crs=f.crs,
                 transform=transform,
                 height=height,
@@ -207,10 +209,14 @@ class RasterSource:
         sample = self._read_inside(self.grid.region, shape)
         return percentile_stretch(sample.values, sample.valid)
 
-    def fingerprint(self) -> dict[str, int | str]:
-        """What changes when the file does: name, size and time of the last change."""
-        status = os.stat(self.path)
-        return {"path": str(Path(self.path).resolve()), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    def files(self) -> list[str]:
+        """The files that the raster is made of: itself, sidecars, and what a VRT refers to."""
+        return sorted({self.path, *(name for name in self._file.files if os.path.isfile(name))})
+
+    def fingerprint(self) -> dict[str, list[int]]:
+        """What changes when the raster does: size in bytes and time of the last change of each of its files."""
+        status = {os.path.abspath(name): os.stat(name) for name in self.files()}
+        return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
 
 
 def _numpy_name(dtype: str) -> str:

@@ -1,5 +1,7 @@
 """Schedules and samplers against diffusers, the field's reference, and what samplers promise."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,14 @@ def test_dpm_solver_equals_diffusers_on_the_same_levels(noise, steps):
         alpha, sigma = ours_levels[i].alpha, ours_levels[i].sigma
         x = reference.step(epsilon_model(x, alpha, sigma), t, x).prev_sample
     torch.testing.assert_close(dpm_solver_pp_2m(denoise, noise.clone(), ours_levels), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 600, 999, 1000])
+def test_ddim_starts_where_there_is_little_but_noise(steps):
+    levels = leading_levels(SCHEDULE, steps)
+    assert len(levels) == steps
+    assert levels[0].sigma > 0.97
+    assert all(a.time > b.time for a, b in itertools.pairwise(levels))
 
 
 def test_levels_are_uniform_in_log_snr():

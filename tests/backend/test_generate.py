@@ -221,6 +221,38 @@ def test_the_source_is_never_overwritten(small_model, make_raster):
     assert Path(source).read_bytes() == before
 
 
+def test_a_link_to_the_source_is_the_source(small_model, make_raster, tmp_path):
+    source = make_raster()
+    (tmp_path / "link.tif").symlink_to(source)
+    with pytest.raises(MetaEarthError, match="is the source itself"):
+        run(small_model, source, tmp_path / "link.tif")
+
+
+def test_a_folder_named_like_a_file_is_refused_before_the_run(small_model, make_raster, tmp_path):
+    (tmp_path / "out.tif").mkdir()
+    with pytest.raises(MetaEarthError, match="is a folder"):
+        run(small_model, make_raster(), tmp_path / "out.tif")
+
+
+def test_64_bit_integers_are_written_as_such(small_model, make_raster, tmp_path):
+    result = run(small_model, make_raster(dtype="int64", bands=1), tmp_path / "out.tif")
+    with rasterio.open(result.outputs[0]) as after:
+        assert after.dtypes == ("int64",)
+
+
+def test_a_part_equals_the_whole_after_resampling_too(small_model, make_raster, tmp_path):
+    source = make_raster(height=40, width=40)
+    whole = run(small_model, source, tmp_path / "whole.tif", resolution=2.0)
+    extent = [500_080, 4_999_760, 500_240, 4_999_920]
+    part = run(small_model, source, tmp_path / "part.tif", resolution=2.0, extent=extent)
+    np.testing.assert_array_equal(read(part.outputs[0]), read(whole.outputs[0])[:, 40:120, 40:120])
+
+
+def test_a_target_less_than_one_stage_away_warns(small_model, make_raster, tmp_path):
+    result = run(small_model, make_raster(height=8, width=8), tmp_path / "out.tif", resolution=5.0)
+    assert "first averaged from 10 to 20 m" in result.warnings[0]
+
+
 def test_a_cancelled_job_leaves_nothing(small_model, make_raster, tmp_path):
     source = make_raster()
     asked = []

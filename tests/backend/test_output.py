@@ -83,6 +83,20 @@ def test_a_full_disk_is_told_and_leaves_nothing_that_looks_finished(tiny_disk):
     assert not (tiny_disk / "b.tif").exists()
 
 
+def test_a_full_disk_while_finishing_is_told(tiny_disk, tmp_path):
+    region = Region(0, 0, 1024, 1024)
+    grid = Grid(1024, 1024, GRID.transform, GRID.crs, 2.5)
+    write_block(tmp_path / "b.tif", random_pixels(region), grid, np.dtype("uint8"), 0, False)
+    mosaic = tiny_disk / "m.vrt"
+    (tiny_disk / "b.tif").symlink_to(tmp_path / "b.tif")
+    write_mosaic(
+        mosaic, [(tiny_disk / "b.tif", region)], region, grid, np.dtype("uint8"), 0, colour_interpretation(3, False), {}
+    )
+    with pytest.raises(DiskFullError, match="disk is full while writing out.tif"):
+        write_cog(mosaic, tiny_disk / "out.tif", np.dtype("uint8"))
+    assert not (tiny_disk / "out.tif").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), writing(tmp_path / "file" / "out.tif"):

@@ -1,12 +1,15 @@
 """Reading: masks of every kind, stretches, palettes, edges."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rasterio.enums import ColorInterp
 
 from backend.errors import InputError, MissingCrsError
@@ -150,3 +153,29 @@ def test_the_stretch_belongs_to_the_layer_not_to_what_is_read(make_raster):
         before = source.stretch()
         source.read(Region(0, 0, 3, 3))
         assert source.stretch() == before
+
+
+def test_georeferencing_beside_the_file_is_read(tmp_path):
+    path = tmp_path / "plain.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    path.with_suffix(".pgw").write_text("10\n0\n0\n-10\n500005\n4999995\n")
+    with RasterSource(str(path), pixel_size_m=10.0) as source:
+        assert source.grid.transform == Affine(10, 0, 500_000, 0, -10, 5_000_000)
+        assert len(source.files()) == 2
+
+
+def test_a_mask_beside_the_file_is_read(make_raster):
+    path = make_raster(values=np.full((3, 12, 12), 7.0))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(~np.isnan(holes(np.ones((1, 12, 12)))[0]))
+    assert Path(path + ".msk").exists()
+    expect_holes(read_valid(path)[1].valid)
+
+
+def test_resampling_makes_no_black_edges(make_raster):
+    for factor in (0.8, 0.83, 1.3, 2.7):
+        path = make_raster(values=np.full((1, 101, 99), 50.0), dtype="float32")
+        with RasterSource(path, resample_to_m=10 * factor) as source:
+            pixels = source.read(source.grid.region)
+        assert pixels.valid.all()
+        np.testing.assert_allclose(pixels.values, 50, atol=1e-3)
