@@ -107,7 +107,8 @@ def train(arguments: argparse.Namespace) -> int:
     """Train a model on a folder of imagery."""
     from backend.training.run import train_bundle
 
-    train_bundle(arguments.config, Path(arguments.data), Path(arguments.output), arguments.set, arguments.device)
+    data, output = Path(arguments.data), Path(arguments.output)
+    train_bundle(arguments.config, data, output, arguments.set, arguments.device, arguments.start)
     return 0
 
 
@@ -148,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--config", required=True, help="id or folder of a model bundle; its config.json is used")
     verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
     verb.add_argument("--output", required=True, help="folder for checkpoint, log and the trained bundle")
+    verb.add_argument("--start", metavar="MODEL", help="id or folder of the bundle whose weights a new run begins with")
     verb.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="training settings to change")
     verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     verb.set_defaults(run=train)

@@ -21,6 +21,8 @@ class Condition(NamedTuple):
     """(batch, features, tile / unshuffle, tile / unshuffle)"""
     base: Tensor
     """(batch, bands, tile, tile) float32: the up-sampled window, subtracted in residual models."""
+    scale: Tensor
+    """(batch, 1, tile, tile) float32: what residuals are divided by; 1 in models that are not residual."""
     ground_resolution_m: Tensor
     """(batch,) metres per output pixel."""
 
@@ -30,6 +32,16 @@ def upsample(lr: Tensor, context: int, scale: int) -> Tensor:
     up = F.interpolate(lr.float(), scale_factor=scale, mode="bicubic", align_corners=False)
     margin = context * scale
     return up[..., margin:up.shape[-2] - margin, margin:up.shape[-1] - margin]
+
+
+def local_contrast(lr: Tensor) -> Tensor:
+    """Root mean square of the 3 x 3 high-pass over 5 x 5 pixels and all bands: (batch, 1, h, w)."""
+
+    def mean(values: Tensor, size: int) -> Tensor:
+        return F.avg_pool2d(F.pad(values, (size // 2,) * 4, mode="replicate"), size, stride=1)
+
+    lr = lr.float()
+    return mean((lr - mean(lr, 3)).square().mean(dim=1, keepdim=True), 5).sqrt()
 
 
 class CascadeNetwork(nn.Module):
@@ -52,11 +64,16 @@ class CascadeNetwork(nn.Module):
         metres per pixel of the output.
         """
         context, scale = self.config.context, self.config.scale
-        return Condition(
-            self.encoder(lr.to(self.encoder.first.weight.dtype), context),
-            upsample(lr, context, scale),
-            ground_resolution_m,
-        )
+        features = self.encoder(lr.to(self.encoder.first.weight.dtype), context)
+        base = upsample(lr, context, scale)
+        return Condition(features, base, self._residual_scale(lr), ground_resolution_m)
+
+    def _residual_scale(self, lr: Tensor) -> Tensor:
+        config = self.config
+        if not config.residual:
+            return torch.ones(len(lr), 1, 1, 1, device=lr.device)
+        contrast = upsample(local_contrast(lr), config.context, config.scale).clamp(min=0)
+        return config.residual_scale + config.residual_contrast * contrast
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """(batch, bands, tile, tile), (batch,) in [0, 999] -> prediction, float32, of the noisy image's shape."""
@@ -69,11 +86,11 @@ class CascadeNetwork(nn.Module):
 
     def to_model_space(self, image: Tensor, condition: Condition) -> Tensor:
         """Image in [-1, 1] -> the variable x_0 that is diffused."""
-        return (image - condition.base) / self.config.residual_scale if self.config.residual else image
+        return (image - condition.base) / condition.scale if self.config.residual else image
 
     def to_image(self, x0: Tensor, condition: Condition) -> Tensor:
         """Inverse of `to_model_space`."""
-        return condition.base + self.config.residual_scale * x0 if self.config.residual else x0
+        return condition.base + condition.scale * x0 if self.config.residual else x0
 
     def channels_last(self) -> CascadeNetwork:
         """The network itself, its convolutions laid out as the hardware wants them."""

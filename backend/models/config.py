@@ -25,7 +25,9 @@ class NetworkConfig:
 
     ``unshuffle`` folds blocks of that many pixels a side into channels before the U-Net.
     ``context`` is the number of low-resolution pixels that the encoder sees beyond the window on
-    each side. With ``residual`` the network models ``(x - bicubic(lr)) / residual_scale``.
+    each side. With ``residual`` the network models (x - bicubic(lr)) / (residual_scale + residual_contrast * e),
+    where e is the local contrast of the low-resolution image [ours]: detail beyond its Nyquist frequency is
+    as strong as its own contrast, and a target of unit variance everywhere leaves no grain where it is smooth.
     """
 
     scale: int = 4
@@ -41,6 +43,7 @@ class NetworkConfig:
     context: int = 8
     residual: bool = False
     residual_scale: float = 0.22
+    residual_contrast: float = 0.0
     resolution_guidance: bool = True
     encoder: EncoderConfig = EncoderConfig()
 

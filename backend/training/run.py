@@ -29,11 +29,17 @@ def changed(settings: TrainingSettings, assignments: list[str]) -> TrainingSetti
     return settings
 
 
-def train_bundle(config: str, data: Path, output: Path, assignments: list[str], device: str) -> None:
-    """Train the network that a bundle describes; goes on where an earlier run in ``output`` stopped."""
+def train_bundle(
+    config: str, data: Path, output: Path, assignments: list[str], device: str, start: str | None
+) -> None:
+    """Train the network that a bundle describes; goes on where an earlier run in ``output`` stopped.
+
+    A new run begins with the weights of the bundle ``start``, or with random ones.
+    """
     bundle = find_bundle(config)
     settings = changed(TrainingSettings(**bundle.config.training), assignments)
     model = dataclasses.replace(bundle.config, training=dataclasses.asdict(settings))
     network = model.network
     pictures = training_pictures(data, settings.crop, network.scale, network.context, settings.seed)
-    Trainer(model, settings, pictures, output, torch.device(choose_device(device))).run()
+    initial = find_bundle(start).load().state_dict() if start else None
+    Trainer(model, settings, pictures, output, torch.device(choose_device(device)), initial).run()

@@ -99,7 +99,10 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
 
 
 class Trainer:
-    """One training run in a folder: checkpoint, log and the bundle with the averaged weights."""
+    """One training run in a folder: checkpoint, log and the bundle with the averaged weights.
+
+    ``initial`` weights are where a new run begins; a run that has a checkpoint goes on from that.
+    """
 
     def __init__(
         self,
@@ -108,10 +111,13 @@ class Trainer:
         pictures: TrainingPictures,
         folder: Path,
         device: torch.device,
+        initial: dict[str, Tensor] | None = None,
     ) -> None:
         self.config, self.settings, self.folder, self.device = config, settings, folder, device
         torch.manual_seed(settings.seed)
         self.network = CascadeNetwork(config.network).to(device).channels_last()
+        if initial is not None:
+            self.network.load_state_dict(initial)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay

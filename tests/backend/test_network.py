@@ -110,6 +110,19 @@ def test_model_space_is_invertible(small_model):
     torch.testing.assert_close(network.to_image(network.to_model_space(image, condition), condition), image)
 
 
+def test_residuals_are_measured_by_the_local_contrast(small_model):
+    config = dataclasses.replace(small_model.config.network, residual_scale=0.01, residual_contrast=1.0)
+    network = CascadeNetwork(config)
+    low = torch.zeros(1, 3, 24, 24)
+    low[..., 12:] = 0.5 * torch.tensor([1.0, -1.0]).repeat(6)
+    condition = network.encode(low, torch.tensor([1.0]))
+    smooth, rough = condition.scale[..., :8], condition.scale[..., 48:]
+    torch.testing.assert_close(smooth, torch.full_like(smooth, 0.01))
+    assert float(rough.min()) > 0.3
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(network.to_image(network.to_model_space(image, condition), condition), image)
+
+
 def test_upsampling_drops_exactly_the_context():
     wide = torch.rand(1, 3, 24, 24)
     inner = upsample(wide, 4, 4)

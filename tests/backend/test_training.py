@@ -142,6 +142,14 @@ def test_a_run_ends_in_a_bundle_that_loads(small_model, imagery, tmp_path, chang
     assert "step 6/6" in capsys.readouterr().out
 
 
+def test_a_run_may_begin_with_given_weights(small_model, imagery, tmp_path):
+    network = small_model.config.network
+    pictures = TrainingPictures(list(entries(imagery, "train")), 64, network.scale, network.context, 0)
+    given = small_model.load().state_dict()
+    run = Trainer(small_model.config, SETTINGS, pictures, tmp_path / "run", torch.device("cpu"), given)
+    assert all(torch.equal(value, given[name]) for name, value in run.network.state_dict().items())
+
+
 def test_training_lowers_the_loss_on_one_batch(small_model, imagery, tmp_path):
     settings = dataclasses.replace(SETTINGS, objective="l1", steps=60, learning_rate=3e-3)
     run = trainer(small_model, imagery, tmp_path / "run", settings)
