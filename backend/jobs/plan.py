@@ -137,11 +137,8 @@ def make_plan(job: Job) -> JobPlan:
     with RasterSource(job.input, job.bands, job.source_resolution) as source:
         native_m = source.grid.pixel_size_m
         stages, resample_to_m = _stages(job, native_m, network.scale)
-        asked_extent = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
-        area = asked_extent
-        if resample_to_m is not None:
-            area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
+        area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
         stretch, grid, bands = source.stretch(), source.grid, source.out_bands
         dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
         files = source.files()

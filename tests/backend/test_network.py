@@ -87,17 +87,8 @@ def test_time_and_resolution_both_reach_the_output(small_model):
     assert not torch.equal(run(10.0, 1.0), run(10.0, 4.0))
 
 
-def test_without_guidance_the_resolution_does_not_matter():
-    config = NetworkConfig(
-        tile=64,
-        base_channels=8,
-        multipliers=(1, 2),
-        blocks_per_level=1,
-        embedding_channels=16,
-        unshuffle=4,
-        resolution_guidance=False,
-        encoder=EncoderConfig(8, 1, 4),
-    )
+def test_without_guidance_the_resolution_does_not_matter(small_model):
+    config = dataclasses.replace(small_model.config.network, resolution_guidance=False)
     network = CascadeNetwork(config).eval()
     names = [name for name, _ in network.named_parameters()]
     assert not any("resolution" in name for name in names)

@@ -1,6 +1,7 @@
 import os
 import signal
 
+import pytest
 from qgis_support import is_running, wait_for
 
 
@@ -25,19 +26,11 @@ def test_a_killed_backend_is_1_with_a_sentence_and_no_file(qgis_process, long_jo
     assert qgis_process.results() == []
 
 
-def test_the_backend_ends_with_a_killed_qgis(qgis_process, long_job):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_backend_ends_with_its_qgis(qgis_process, long_job, how):
     process = qgis_process.start_job(**long_job)
     child = qgis_process.working_child(process)
-    process.kill()
-    process.wait()
-    wait_for(lambda: not is_running(child), 10)
-    assert qgis_process.results() == []
-
-
-def test_the_backend_ends_with_a_terminated_qgis(qgis_process, long_job):
-    process = qgis_process.start_job(**long_job)
-    child = qgis_process.working_child(process)
-    process.terminate()
+    process.send_signal(how)
     process.wait()
     wait_for(lambda: not is_running(child), 10)
     assert qgis_process.results() == []
