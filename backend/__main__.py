@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -35,12 +34,19 @@ def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, .
         parser.add_argument(field.option, **options)
 
 
-def cancel_on_signals() -> threading.Event:
-    """An event that Ctrl-C and a polite kill set."""
-    event = threading.Event()
+def raise_on_signals() -> Callable[[], None]:
+    """A check that raises after Ctrl-C (`Cancelled`) or a polite kill (`Interrupted`)."""
+    from backend.errors import Cancelled, Interrupted
+
+    received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: event.set())
-    return event
+        signal.signal(number, lambda signum, frame: received.append(signum))
+
+    def check() -> None:
+        if received:
+            raise Cancelled if signal.SIGINT in received else Interrupted
+
+    return check
 
 
 def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
@@ -59,7 +65,7 @@ def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
 
 def generate(arguments: argparse.Namespace) -> int:
     """Make a raster finer."""
-    cancelled = cancel_on_signals()
+    check = raise_on_signals()
     job = Job.from_dict({f.name: getattr(arguments, f.name) for f in JOB_FIELDS})
     from backend.jobs.plan import make_plan
     from backend.jobs.runner import JobRun
@@ -70,12 +76,35 @@ def generate(arguments: argparse.Namespace) -> int:
         return 0
     for warning in plan.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
+    print_result(lambda report: JobRun(plan, report, check).run(), arguments.json)
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Finish an interrupted job."""
+    check = raise_on_signals()
+    from backend.jobs import runner
+
+    print_result(lambda report: runner.resume(Path(arguments.folder), report, check), arguments.json)
+    return 0
+
+
+def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json: bool) -> None:
+    """Run a job under a progress bar and print what it says of itself."""
     report, close = progress_bar()
     try:
-        result = JobRun(plan, report, cancelled.is_set).run()
+        result = run(report)
     finally:
         close()
-    print(json.dumps(dataclasses.asdict(result)) if arguments.json else describe(result))
+    print(json.dumps(dataclasses.asdict(result)) if as_json else describe(result))
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Tell what the backend sees in a raster."""
+    from backend.jobs.inspection import inspect_raster
+
+    found = inspect_raster(arguments.input, arguments.source_resolution)
+    print(json.dumps(dataclasses.asdict(found), indent=None if arguments.json else 2))
     return 0
 
 
@@ -85,7 +114,7 @@ def describe(result: JobResult) -> str:
     psnr = "exact" if result.consistency_psnr is None else f"{result.consistency_psnr} dB"
     return "\n".join(
         [
-            *(f"Written: {path}" for path in result.outputs),
+            *(f"Written: {path}" for path in (*result.outputs, *result.statistics)),
             f"{grid.width} x {grid.height} pixels of {grid.pixel_size_m:.4g} m, synthetic detail by {result.model},"
             f" seed {result.seed}",
             f"{result.evaluations} network evaluations ({result.evaluations_per_pixel:.1f} a pixel),"
@@ -142,6 +171,17 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--dry-run", action="store_true", help="print what the job would do and cost, as JSON")
     verb.set_defaults(run=generate)
 
+    verb = verbs.add_parser("resume", help="finish an interrupted job")
+    verb.add_argument("folder", help="the job's folder")
+    verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    verb.set_defaults(run=resume)
+
+    verb = verbs.add_parser("inspect", help="tell what the backend sees in a raster")
+    verb.add_argument("input", help="the raster")
+    verb.add_argument("--source-resolution", type=float, metavar="M", help="metres per pixel, where there is no CRS")
+    verb.add_argument("--json", action="store_true", help="print one line")
+    verb.set_defaults(run=inspect)
+
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
 
@@ -168,16 +208,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed with a sentence, 2 wrong usage, 130 cancelled."""
+    """Exit status: 0 done, 1 failed with a sentence, 2 wrong usage, 130 cancelled or interrupted."""
     arguments = build_parser().parse_args(argv)
-    from backend.errors import Cancelled, MetaEarthError
+    from backend.errors import Cancelled, Interrupted, MetaEarthError
 
     try:
         return arguments.run(arguments)
     except FieldError as error:
         print(error, file=sys.stderr)
         return USAGE
-    except Cancelled as error:
+    except (Cancelled, Interrupted) as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
     except MetaEarthError as error:

@@ -36,7 +36,7 @@ def device_name(device: str) -> str:
     """The device as people call it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def device_memory_bytes(device: str) -> int:

@@ -51,6 +51,18 @@ class DiskFullError(OutputError):
     code = "disk-full"
 
 
+class JobBusyError(MetaEarthError):
+    """Another process works on this job, or on a job with the same result."""
+
+    code = "busy"
+
+
+class ExecutorError(MetaEarthError):
+    """The machine or cluster that computes failed; finished blocks are kept."""
+
+    code = "executor"
+
+
 class DeviceError(MetaEarthError):
     """The asked device is not there, or ran out of memory."""
 
@@ -67,6 +79,15 @@ class HeldOutError(MetaEarthError):
     """Imagery of the validation or test split was offered for training."""
 
     code = "held-out"
+
+
+class Interrupted(MetaEarthError):
+    """The process is told to end; finished blocks are kept."""
+
+    code = "interrupted"
+
+    def __init__(self) -> None:
+        super().__init__("The job was interrupted; what is finished is kept.")
 
 
 class Cancelled(MetaEarthError):

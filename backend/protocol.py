@@ -10,11 +10,14 @@ method         params                                             result
 initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
 plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
 generate       ``{"job": {...}}``                                 `JobResult`
+resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
+inspect        ``{"input": "..."}``                               `RasterInfo`
 cancel         ``{"id": 3}``                                      none; the cancelled request ends in an error
 shutdown       ``{}``                                             ``{}``, then the process ends
 =============  =================================================  ==========================================
 
-While ``generate`` runs, the backend sends notifications ``progress`` with `Progress` and the request's ``id``.
+While ``generate`` or ``resume`` runs, the backend sends notifications ``progress`` with `Progress` and the request's
+``id``.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class FieldError(ValueError):
 class JobField:
     """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
 
-    ``kind`` is raster, destination, extent, bands, integer, number, choice or text. ``default`` None means
+    ``kind`` is raster, destination, folder, extent, bands, integer, number, choice or text. ``default`` None means
     "not given". ``unit`` and ``label`` are for people.
     """
 
@@ -159,6 +162,17 @@ JOB_FIELDS: Tuple[JobField, ...] = (
     JobField("precision", "choice", "Precision",
              "Number format inside the network. auto: the fastest that suits the device.",
              default="auto", choices=("auto", "float32", "bfloat16"), advanced=True),
+    JobField("compile", "choice", "Compile", "Compile the network first (CUDA on Linux only): faster in long jobs.",
+             default="off", choices=("off", "on"), advanced=True),
+    JobField("samples", "integer", "Samples",
+             "How many results to make, with this seed and the next ones; above one, their mean and standard deviation"
+             " are written beside the first.", default=1, minimum=1, maximum=64, advanced=True),
+    JobField("executor", "text", "Executor",
+             "local: this machine. An address (tcp://host:port, tls://host:port) or a scheduler file: that Dask"
+             " cluster. auto: DASK_SCHEDULER_ADDRESS if set, else local.", default="auto", advanced=True),
+    JobField("job_dir", "folder", "Job folder",
+             "Folder for unfinished work, kept when the job is cancelled so that it can be resumed. Empty: beside the"
+             " result.", advanced=True),
 )
 
 
@@ -182,6 +196,10 @@ class Job:
     source_resolution: Optional[float] = None
     device: str = "auto"
     precision: str = "auto"
+    compile: str = "off"
+    samples: int = 1
+    executor: str = "auto"
+    job_dir: Optional[str] = None
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Job:
@@ -241,15 +259,49 @@ class GridInfo:
 
 
 @dataclass(frozen=True)
+class RasterInfo:
+    """What the backend sees in a raster: its grid, its bands, and how the network will see their values.
+
+    ``shown_bands`` is what a job takes by default; ``stretch_low`` and ``stretch_high`` become black and white.
+    ``models`` names those whose ground resolution range the first stage's result falls into.
+    """
+
+    path: str
+    driver: str
+    grid: GridInfo
+    pixel_width_m: float
+    pixel_height_m: float
+    dtype: str
+    bands: int
+    shown_bands: List[int]
+    nodata: Optional[str]
+    mask: str
+    stretch_low: List[float]
+    stretch_high: List[float]
+    models: List[str]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> RasterInfo:
+        """The description in a message."""
+        return cls(**{**values, "grid": GridInfo(**values["grid"])})
+
+
+@dataclass(frozen=True)
 class JobSummary:
-    """What a job would do: one `GridInfo` a stage, what it costs, and what the user should know first."""
+    """What a job would do: one `GridInfo` a stage, what it costs, and what the user should know first.
+
+    ``output_bytes`` without compression, ``disk_bytes`` to have free, ``seconds`` on ``device_name`` as measured there.
+    """
 
     stages: List[GridInfo]
     windows: int
     evaluations: int
     evaluations_per_pixel: float
     output_bytes: int
+    disk_bytes: int
     free_bytes: int
+    seconds: float
+    device_name: str
     warnings: List[str]
 
     @classmethod
@@ -260,7 +312,10 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Progress:
-    """Parameters of a ``progress`` notification. Stages count from 1; ``fraction`` is of the whole job."""
+    """Parameters of a ``progress`` notification. Stages count from 1; ``fraction`` is of the whole job.
+
+    ``mosaic`` is a VRT of what is finished of the stage; each is a new file, the one before the last is deleted.
+    """
 
     id: Union[int, str, None]
     stage: int
@@ -270,17 +325,21 @@ class Progress:
     fraction: float
     eta_seconds: Optional[float]
     message: str
+    mosaic: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class JobResult:
     """What a finished job says of itself; ``grid`` and ``consistency_psnr`` (dB) are of the last stage.
 
-    ``evaluations`` counts network evaluations of all stages, ``evaluations_per_pixel`` those of the last stage
-    times a window's pixels over its valid output pixels. ``consistency_psnr`` is None where it is infinite.
+    ``statistics``: rasters of mean and standard deviation, where several samples were made. ``evaluations`` counts
+    network evaluations of this run in all stages; ``evaluations_per_pixel`` those of the last stage, in earlier runs of
+    the job too, times a window's pixels over its valid output pixels. ``blocks_resumed`` were finished by earlier runs.
+    ``consistency_psnr`` is None where it is infinite.
     """
 
     outputs: List[str]
+    statistics: List[str]
     grid: GridInfo
     seed: int
     model: str
@@ -291,6 +350,7 @@ class JobResult:
     precision: str
     evaluations: int
     evaluations_per_pixel: float
+    blocks_resumed: int
     seconds_network: float
     seconds_total: float
     peak_memory_bytes: int
@@ -362,3 +422,9 @@ def stage_paths(output: str, stages: int) -> List[str]:
     base = path.stem[: -len(own)] if path.stem.endswith(own) else path.stem + "_"
     earlier = [str(path.with_name(f"{base}stage{k}{path.suffix}")) for k in range(1, stages)]
     return [*earlier, str(path)]
+
+
+def statistics_paths(output: str) -> List[str]:
+    """Where mean and standard deviation over several samples go: ``out_mean.tif`` and ``out_std.tif``."""
+    path = Path(output)
+    return [str(path.with_name(f"{path.stem}_{name}{path.suffix}")) for name in ("mean", "std")]

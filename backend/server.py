@@ -11,13 +11,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from backend import protocol
 from backend.devices import choose_device, device_memory_bytes, device_name
-from backend.errors import Cancelled, MetaEarthError, PlanError
+from backend.errors import Cancelled, Interrupted, MetaEarthError, PlanError
+from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
-from backend.jobs.runner import JobRun
+from backend.jobs.runner import JobRun, resume
 from backend.models.bundle import list_bundles
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 
@@ -36,7 +38,7 @@ class Server:
         self.worker = threading.Thread(target=self._work, daemon=True)
 
     def run(self) -> None:
-        """Serve until stdin ends or ``shutdown`` is asked; a running job is cancelled and cleans up."""
+        """Serve until stdin ends or ``shutdown`` is asked; a running job stops and keeps what is finished."""
         self.worker.start()
         for line in self.requests:
             try:
@@ -51,7 +53,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Cancel everything and wait for the worker to clean up."""
+        """Stop everything and wait for the worker to leave things in order."""
         self.closing.set()
         self.queue.put(None)
         self.worker.join(GRACE_SECONDS)
@@ -84,6 +86,8 @@ class Server:
             "initialize": self._initialize,
             "plan": self._plan,
             "generate": self._generate,
+            "resume": self._resume,
+            "inspect": self._inspect,
         }
         if method not in methods:
             return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
@@ -130,22 +134,34 @@ class Server:
             found,
         )
 
+    def _inspect(self, id_: Any, params: dict[str, Any]) -> protocol.RasterInfo:
+        return inspect_raster(str(params.get("input") or ""), params.get("source_resolution"))
+
     def _plan(self, id_: Any, params: dict[str, Any]) -> protocol.JobSummary:
         return make_plan(Job.from_dict(params.get("job") or {})).summary()
 
     def _generate(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
+        return JobRun(make_plan(Job.from_dict(params.get("job") or {})), *self._hooks(id_)).run()
+
+    def _resume(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
+        return resume(Path(str(params.get("folder") or "")), *self._hooks(id_))
+
+    def _hooks(self, id_: Any) -> tuple[Callable[[Progress], None], Callable[[], None]]:
+        """(report, check) of a job: its progress goes to the client, its cancel and the session's end come back."""
         event = self.cancels[id_]
 
         def report(progress: Progress) -> None:
             values = {**dataclasses.asdict(progress), "id": id_}
             self._send(protocol.notification("progress", values))
 
-        def cancelled() -> bool:
-            return event.is_set() or self.closing.is_set()
+        def check() -> None:
+            if event.is_set():
+                raise Cancelled
+            if self.closing.is_set():
+                raise Interrupted
 
-        if cancelled():
-            raise Cancelled
-        return JobRun(make_plan(Job.from_dict(params.get("job") or {})), report, cancelled).run()
+        check()
+        return report, check
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

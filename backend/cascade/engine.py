@@ -45,9 +45,10 @@ def load_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> C
 
 @dataclass
 class Engine:
-    """A network on a device; counts its evaluations and the seconds they took.
+    """A network on a device, run on ``batch`` windows at a time; counts its evaluations and the seconds they took.
 
-    ``on_evaluation`` runs after each evaluation and may raise.
+    ``on_evaluation`` is told the number of windows after each evaluation, and may raise. ``batch`` shrinks where the
+    GPU's memory is too small.
     """
 
     bundle: Bundle
@@ -55,49 +56,115 @@ class Engine:
     sampling: Sampling
     device: str
     dtype: torch.dtype
+    batch: int = 1
+    compiled: bool = False
     evaluations: int = 0
-    seconds_network: float = 0.0
-    on_evaluation: Callable[[], None] = field(default=lambda: None)
+    seconds_encode: float = 0.0
+    seconds_steps: float = 0.0
+    on_evaluation: Callable[[int], None] = field(default=lambda windows: None)
+
+    @property
+    def seconds_network(self) -> float:
+        """Seconds in the network: conditions and evaluations."""
+        return self.seconds_encode + self.seconds_steps
 
     def __post_init__(self) -> None:
         self.config = self.bundle.config
-        self.network = load_network(str(self.bundle.folder), self.sha256, self.device, self.dtype)
+        self._use(self.dtype)
         schedule, steps = self.config.schedule, self.sampling.steps
         self.levels = (leading_levels if self.sampling.sampler == "ddim" else log_snr_levels)(schedule, steps)
 
+    def _use(self, dtype: torch.dtype) -> None:
+        self.network = load_network(str(self.bundle.folder), self.sha256, self.device, dtype)
+        self.forward = compiled_forward(self.network) if self.compiled else self.network
+
+    def windows(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
+        """Generated windows in [-1, 1]: (n, 3, h + 2 context, w + 2 context), (n, 3, tile, tile) -> (n, 3, tile, tile).
+
+        Where bfloat16 gave values that are no numbers, those windows are made once more in float32.
+        """
+        images = self._in_batches(lows, noises, ground_resolution_m)
+        wrong = [k for k, image in enumerate(images) if not np.isfinite(image).all()]
+        if wrong and self.dtype != torch.float32:
+            self._use(torch.float32)
+            images[wrong] = self._in_batches(lows[wrong], noises[wrong], ground_resolution_m)
+            self._use(self.dtype)
+            wrong = [k for k in wrong if not np.isfinite(images[k]).all()]
+        if wrong:
+            raise NetworkOutputError("The network returned values that are not numbers.")
+        return images
+
+    def _in_batches(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
+        """All windows, ``batch`` at a time; after an out-of-memory error with half as many, down to one."""
+        done: list[Values] = []
+        while len(done) < len(lows):
+            some = slice(len(done), len(done) + self.batch)
+            try:
+                done.extend(self._one_batch(lows[some], noises[some], ground_resolution_m))
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # the except block is left first: its traceback holds the tensors
+            if self.batch == 1:
+                raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.")
+            torch.cuda.empty_cache()
+            self.batch //= 2
+        return np.stack(done)
+
     @torch.inference_mode()
-    def window(self, low: Values, noise: Values, ground_resolution_m: float) -> Values:
-        """One generated window in [-1, 1]: (3, h + 2 context, w + 2 context), (3, tile, tile) -> (3, tile, tile)."""
-        lr = torch.from_numpy(low)[None].to(self.device)
-        x = torch.from_numpy(noise)[None].to(self.device).contiguous(memory_format=torch.channels_last)
-        gsd = torch.tensor([ground_resolution_m], dtype=torch.float32, device=self.device)
+    def _one_batch(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
+        count = len(lows)
+        padding = [0] * (self.batch - count)  # one fixed batch shape, whatever the number of windows left
+        lr = self._tensor(lows[[*range(count), *padding]])
+        x = self._tensor(noises[[*range(count), *padding]])
+        gsd = torch.full((self.batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
         began = time.monotonic()
-        try:
-            condition = self.network.encode(lr.contiguous(memory_format=torch.channels_last), gsd)
-            self.seconds_network += time.monotonic() - began
-            sampler = ddim if self.sampling.sampler == "ddim" else dpm_solver_pp_2m
-            x0 = sampler(lambda noisy, level: self._denoise(noisy, level, condition), x, self.levels, self._after)
-            image = self.network.to_image(x0, condition)[0].cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.") from error
-        if not np.isfinite(image).all():
-            raise NetworkOutputError(
-                "The network returned values that are not numbers. Run again with precision float32."
-            )
-        return image
+        condition = self.network.encode(lr, gsd)
+        self._synchronize()
+        self.seconds_encode += time.monotonic() - began
+        sampler = ddim if self.sampling.sampler == "ddim" else dpm_solver_pp_2m
+        x0 = sampler(
+            lambda noisy, level: self._denoise(noisy, level, condition),
+            x,
+            self.levels,
+            lambda evaluation, state: self._after(count),
+        )
+        return self.network.to_image(x0, condition)[:count].cpu().numpy()
+
+    def _tensor(self, values: Values) -> Tensor:
+        return torch.from_numpy(values).to(self.device).contiguous(memory_format=torch.channels_last)
 
     def _denoise(self, noisy: Tensor, level: Level, condition: Condition) -> Tensor:
         began = time.monotonic()
-        t = torch.full((1,), level.time, dtype=torch.float32, device=self.device)
-        prediction = self.network(noisy, t, condition)
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        self.seconds_network += time.monotonic() - began
+        t = torch.full((len(noisy),), level.time, dtype=torch.float32, device=self.device)
+        prediction = self.forward(noisy, t, condition)
+        self._synchronize()
+        self.seconds_steps += time.monotonic() - began
         return data_prediction(self.config.prediction, prediction, noisy, level.alpha, level.sigma)
 
-    def _after(self, evaluation: int, x0: Tensor) -> None:
-        self.evaluations += 1
-        self.on_evaluation()
+    def _synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def _after(self, windows: int) -> None:
+        self.evaluations += windows
+        self.on_evaluation(windows)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch, cuDNN or cuBLAS mean that memory is too small."""
+    text = str(error)
+    spellings = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
+
+
+def compiled_forward(network: CascadeNetwork) -> Callable[..., Tensor]:
+    """The network through torch.compile, or as it is where that does not work."""
+    try:
+        return torch.compile(network, dynamic=False)
+    except RuntimeError:
+        return network
 
 
 def back_project(generated: Values, low: Values, scale: int, strength: float) -> Values:
@@ -123,12 +190,17 @@ def from_three_bands(values: Values, bands: int) -> Values:
     return values.mean(axis=0, keepdims=True) if bands == 1 else values
 
 
-def render_window(
-    engine: Engine, low: Values, noise: Values, stretch: Stretch, ground_resolution_m: float, consistency: float
+def render_windows(
+    engine: Engine, lows: Values, noises: Values, stretch: Stretch, ground_resolution_m: float, consistency: float
 ) -> Values:
-    """A window in source units: (bands, h + 2 context, w + 2 context) -> (bands, tile, tile)."""
-    bands, context, scale = len(low), engine.config.network.context, engine.config.network.scale
-    image = engine.window(to_three_bands(stretch.apply(low)), noise, ground_resolution_m)
-    generated = stretch.invert(from_three_bands(image, bands))
-    inner = low[:, context:low.shape[1] - context, context:low.shape[2] - context]
-    return back_project(generated, np.ascontiguousarray(inner), scale, consistency)
+    """Windows in source units: (n, bands, h + 2 context, w + 2 context) -> (n, bands, tile, tile)."""
+    bands, context, scale = lows.shape[1], engine.config.network.context, engine.config.network.scale
+    three = np.stack([to_three_bands(stretch.apply(low)) for low in lows])
+    images = engine.windows(three, noises, ground_resolution_m)
+    inner = np.ascontiguousarray(lows[:, :, context:lows.shape[2] - context, context:lows.shape[3] - context])
+    return np.stack(
+        [
+            back_project(stretch.invert(from_three_bands(image, bands)), low, scale, consistency)
+            for image, low in zip(images, inner)
+        ]
+    )

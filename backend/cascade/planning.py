@@ -10,9 +10,6 @@ from backend.raster.grid import Grid, Region
 from backend.raster.source import reflected_region
 from backend.tiling.lattice import Lattice
 
-BLOCK_WINDOWS = 12
-"""Windows along a block's side: memory holds one block, and its border windows are computed twice."""
-
 
 def stages_for(pixel_size_m: float, resolution_m: float, scale: int) -> tuple[int, float | None]:
     """(stages, metres per pixel to resample the source to first, or None).
@@ -28,6 +25,20 @@ def stages_for(pixel_size_m: float, resolution_m: float, scale: int) -> tuple[in
     stages = max(1, math.floor(math.log(ratio, scale) + 1e-9))
     start = resolution_m * scale**stages
     return stages, None if abs(start / pixel_size_m - 1) < 1e-6 else start
+
+
+@dataclass(frozen=True)
+class Block:
+    """Part of a stage that is computed at one go: its place among the stage's blocks, and its pixels."""
+
+    row: int
+    col: int
+    region: Region
+
+    @property
+    def name(self) -> str:
+        """Row and column as they name the block's files."""
+        return f"{self.row:04d}_{self.col:04d}"
 
 
 @dataclass(frozen=True)
@@ -74,15 +85,27 @@ class WindowGeometry:
             max(c.right for c in corners),
         )
 
-    def blocks(self, region: Region, side: int = BLOCK_WINDOWS) -> list[Region]:
-        """The region in blocks whose borders lie on the lattice."""
-        step = side * self.lattice.stride
+    def blocks(self, region: Region, side: int) -> list[Block]:
+        """The region in blocks of ``side`` x ``side`` windows, row by row.
+
+        A block ends where the blending with the next window begins: [k side S - ramp, (k + 1) side S - ramp). Of its
+        neighbours above and to the left it needs only the last ``ramp`` pixels of their windows.
+        """
+        step, ramp = side * self.lattice.stride, self.lattice.ramp
         rows, cols = (
-            range(start // step, (stop - 1) // step + 1)
+            range((start + ramp) // step, (stop - 1 + ramp) // step + 1)
             for start, stop in ((region.top, region.bottom), (region.left, region.right))
         )
         return [
-            Region(r * step, c * step, (r + 1) * step, (c + 1) * step).intersection(region) for r in rows for c in cols
+            Block(
+                r,
+                c,
+                Region(r * step - ramp, c * step - ramp, (r + 1) * step - ramp, (c + 1) * step - ramp).intersection(
+                    region
+                ),
+            )
+            for r in rows
+            for c in cols
         ]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from backend.cascade.engine import Engine, Sampling, render_window
+from backend.cascade.engine import Engine, Sampling, render_windows
 from backend.devices import choose_device, choose_dtype
 from backend.errors import InputError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
@@ -91,7 +91,7 @@ def generator(engine: Engine, consistency: float) -> Maker:
 
     def make(low: Chip, gsd_m: float, seed: int) -> Chip:
         noise = window_noise("field", seed, 1, lattice, 0, 0, 3)
-        return render_window(engine, low, noise, identity_stretch(3), gsd_m, consistency)
+        return render_windows(engine, low[None], noise[None], identity_stretch(3), gsd_m, consistency)[0]
 
     return make
 

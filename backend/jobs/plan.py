@@ -11,21 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cattrs
 import numpy as np
 import torch
+from affine import Affine
+from rasterio.crs import CRS
 
 from backend.cascade.engine import Sampling
-from backend.cascade.planning import WindowGeometry, stage_regions, stages_for
-from backend.devices import choose_device, choose_dtype
+from backend.cascade.planning import Block, WindowGeometry, stage_regions, stages_for
+from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, OutputError, PlanError
-from backend.models.bundle import Bundle, find_bundle
-from backend.protocol import ENGINE_VERSION, Job, JobSummary, stage_paths
-from backend.raster.grid import Grid, Region
+from backend.jobs.calibration import Speed, calibrated, fastest
+from backend.models.bundle import Bundle, find_bundle, open_bundle
+from backend.protocol import ENGINE_VERSION, Job, JobSummary, stage_paths, statistics_paths
+from backend.raster.grid import Grid, Region, pixel_sides_m
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
 from backend.tiling.lattice import Lattice, paper_lattice
 
 MAX_PIXELS = 400_000_000_000
+LOCAL = "local"
+OVERHEAD = 1.08
+"""A job's time over the time in its network: reading, blending, writing."""
+BLOCK_SECONDS = 8.0
+"""What a block should take: short enough that little is lost with it, long enough that its file costs little."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,10 @@ class JobPlan:
     """A job with all its defaults decided."""
 
     job: Job
-    bundle: Bundle
+    model: str
+    model_folder: str
     model_sha256: str
-    source: dict[str, Any]
+    source: dict[str, list[int]]
     resample_to_m: float | None
     stretch: Stretch
     bands: int
@@ -58,16 +68,26 @@ class JobPlan:
     geometry: WindowGeometry
     sampling: Sampling
     device: str
+    device_name: str
     precision: str
+    batch: int
+    torch_version: str
+    block_windows: int
+    """Windows along a block's side; decides no pixel."""
     warnings: tuple[str, ...]
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model."""
+        return open_bundle(Path(self.model_folder))
 
     @property
     def facts(self) -> dict[str, Any]:
         """Everything that decides the pixels."""
         return {
             "engine": ENGINE_VERSION,
-            "torch": torch.__version__,
-            "model": self.bundle.config.id,
+            "torch": self.torch_version,
+            "model": self.model,
             "model_sha256": self.model_sha256,
             "source": {Path(name).name: facts for name, facts in self.source.items()},
             "pixel_size_m": self.source_grid.pixel_size_m,
@@ -83,6 +103,8 @@ class JobPlan:
             "consistency": self.job.consistency,
             "device": self.device,
             "precision": self.precision,
+            "batch": self.batch,
+            "compile": self.job.compile,
         }
 
     @property
@@ -92,8 +114,12 @@ class JobPlan:
 
     @property
     def windows(self) -> list[int]:
-        """Windows of each stage, those at block borders counted as often as they are computed."""
-        return [sum(map(self.geometry.count, self.geometry.blocks(s.region))) for s in self.stages]
+        """Windows of each stage for one sample; a cluster computes some at the borders of blocks again."""
+        return [self.geometry.count(stage.region) for stage in self.stages]
+
+    def blocks(self, stage: int) -> list[Block]:
+        """The blocks of a stage, which counts from 1."""
+        return self.geometry.blocks(self.stages[stage - 1].region, self.block_windows)
 
     @property
     def evaluations_per_pixel(self) -> float:
@@ -107,17 +133,55 @@ class JobPlan:
         item = np.dtype(self.dtype).itemsize * (self.bands + self.alpha)
         return sum(s.asked.height * s.asked.width for s in self.stages) * item
 
+    @property
+    def disk_bytes(self) -> int:
+        """Space to ask for before the start: blocks, results and what a COG needs while it is written."""
+        return int(1.25 * self.output_bytes * (1 + self.job.samples))
+
     def summary(self) -> JobSummary:
         """What the job would do, for people."""
+        windows = sum(self.windows) * self.job.samples
+        speed = calibrated(self.bundle, self.model_sha256, self.device, self.precision, self.batch)
         return JobSummary(
             [s.grid.crop(s.asked).info() for s in self.stages],
-            sum(self.windows),
-            sum(self.windows) * self.sampling.steps,
+            windows,
+            windows * self.sampling.steps,
             self.evaluations_per_pixel,
             self.output_bytes,
+            self.disk_bytes,
             shutil.disk_usage(existing_folder(Path(self.job.output))).free,
+            windows * (speed.encode_s + self.sampling.steps * speed.evaluation_s) * OVERHEAD,
+            self.device_name,
             list(self.warnings),
         )
+
+    def to_json(self) -> str:
+        """The whole plan as JSON."""
+        return json.dumps({**CONVERTER.unstructure(self), "sha256": self.sha256}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobPlan:
+        """The plan in ``text``; `PlanError` if it is damaged or was changed by hand."""
+        try:
+            values = json.loads(text)
+            plan = CONVERTER.structure(values, cls)
+        except Exception as error:  # cattrs raises groups of whatever went wrong inside
+            raise PlanError(f"The job's plan cannot be read: {error}") from error
+        if values.get("sha256") != plan.sha256:
+            raise PlanError("The job's plan was changed, or is of another version; start the job anew.")
+        return plan
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    converter.register_unstructure_hook(Affine, lambda a: list(a)[:6])
+    converter.register_structure_hook(Affine, lambda v, _: Affine(*v))
+    converter.register_unstructure_hook(CRS, lambda crs: crs.to_wkt())
+    converter.register_structure_hook(CRS, lambda v, _: CRS.from_wkt(v))
+    return converter
+
+
+CONVERTER = _converter()
 
 
 def existing_folder(path: Path) -> Path:
@@ -147,7 +211,7 @@ def make_plan(job: Job) -> JobPlan:
     )
     geometry = WindowGeometry(lattice, network.scale, network.context)
     paths = stage_paths(job.output, stages)
-    _check_outputs(paths, files)
+    _check_outputs([*paths, *(statistics_paths(paths[-1]) if job.samples > 1 else [])], files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
     if max(r.height * r.width for r in regions) > MAX_PIXELS:
@@ -156,10 +220,13 @@ def make_plan(job: Job) -> JobPlan:
             "Choose a smaller extent or a coarser target resolution."
         )
     device = choose_device(job.device)
+    sha256, sampling = bundle.sha256(), _sampling(job, bundle)
+    precision, batch = fastest(bundle, sha256, device, job.precision)
     plan = JobPlan(
         job,
-        bundle,
-        bundle.sha256(),
+        bundle.config.id,
+        str(bundle.folder.absolute()),
+        sha256,
         fingerprint,
         resample_to_m,
         stretch,
@@ -174,9 +241,13 @@ def make_plan(job: Job) -> JobPlan:
             for k, (g, r, p) in enumerate(zip(grids, regions, paths))
         ),
         geometry,
-        _sampling(job, bundle),
+        sampling,
         device,
-        choose_dtype(job.precision, device),
+        device_name(device),
+        precision,
+        batch,
+        torch.__version__,
+        _block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
         tuple(_warnings(grid, stages, bundle, resample_to_m, native_m)),
     )
     _check_space(plan)
@@ -201,6 +272,18 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
     return Sampling(sampler, job.steps or usual)
 
 
+def _block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
+    """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster."""
+    seconds = BLOCK_SECONDS if executor_of(job) == LOCAL else 4 * BLOCK_SECONDS
+    windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
+    return max(1, min(16, round(windows**0.5)))
+
+
+def executor_of(job: Job) -> str:
+    """ "local", or where the Dask cluster is; auto is what DASK_SCHEDULER_ADDRESS says, else local."""
+    return (os.environ.get("DASK_SCHEDULER_ADDRESS") or LOCAL) if job.executor == "auto" else job.executor
+
+
 def _warnings(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | None, native_m: float) -> list[str]:
     found = []
     if resample_to_m is not None and resample_to_m > native_m:
@@ -217,10 +300,12 @@ def _warnings(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | No
                 f"Stage {stage} makes {size:.3g} m pixels; {bundle.config.id} was trained on {finest:g} to "
                 f"{coarsest:g} m (off by a factor of {factor:.1f})."
             )
-    a, b, _, d, e, _ = list(grid.transform)[:6]
-    sides = [(a * a + d * d) ** 0.5, (b * b + e * e) ** 0.5]
-    if grid.crs is not None and not grid.crs.is_geographic and max(sides) > 1.2 * min(sides):
-        found.append(f"The pixels are {sides[0]:.4g} wide and {sides[1]:.4g} high; the model expects square ones.")
+    sides = pixel_sides_m(grid)
+    if max(sides) > 1.2 * min(sides):
+        found.append(
+            f"On the ground the pixels are {sides[0]:.4g} m wide and {sides[1]:.4g} m high, but the model expects "
+            "square ones: warp the layer to a UTM zone first for better detail."
+        )
     return found
 
 
@@ -236,7 +321,7 @@ def _check_outputs(paths: list[str], sources: list[str]) -> None:
 
 
 def _check_space(plan: JobPlan) -> None:
-    needed = int(2.5 * plan.output_bytes)
+    needed = plan.disk_bytes
     free = shutil.disk_usage(existing_folder(Path(plan.job.output))).free
     if needed > free:
         raise DiskFullError(

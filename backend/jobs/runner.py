@@ -1,197 +1,262 @@
-"""Carries a plan out: stage by stage, block by block, into a folder beside the result."""
+"""Carries a plan out: stage by stage, the missing blocks first, then the finished rasters."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from backend.cascade.block import StageSettings, render_block
-from backend.cascade.engine import Engine
-from backend.errors import Cancelled, InputError
+from backend.cascade.planning import Block
+from backend.devices import choose_device, device_name
+from backend.errors import Cancelled, DiskFullError
 from backend.evaluation.consistency import consistency_psnr
-from backend.jobs.plan import JobPlan, StagePlan
-from backend.processes import peak_memory_bytes, process_runs
-from backend.protocol import JobResult, Progress
-from backend.raster import provenance
-from backend.raster.grid import Region
-from backend.raster.mosaic import Mosaic
-from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic, writing
-from backend.raster.source import Pixels, RasterSource
+from backend.jobs.directory import EVALUATIONS_TAG, JobDirectory, default_folder
+from backend.jobs.executors import Executor, LocalExecutor
+from backend.jobs.plan import LOCAL, JobPlan, executor_of
+from backend.jobs.renderer import BlockReport, Renderer, halo_name
+from backend.jobs.samples import write_statistics
+from backend.processes import peak_memory_bytes
+from backend.protocol import JobResult, Progress, statistics_paths
+from backend.raster.output import tag_of, write_cog, writing
+from backend.raster.source import RasterSource
 
 Report = Callable[[Progress], None]
-WORK_PREFIX = ".metaearth-"
 GENERATING_SHARE = 0.98
 """The part of the progress bar that the network gets; the rest is for writing the finished files."""
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the work of jobs on this machine that were killed before they could clean up."""
-    for left in folder.glob(f"{WORK_PREFIX}{platform.node()}-*"):
-        pid = left.name.removeprefix(f"{WORK_PREFIX}{platform.node()}-").split("-")[0]
-        if pid.isdigit() and not process_runs(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+LIVE_SECONDS = 5.0
+SMALLER_BATCH = (
+    "Memory became too small, so some blocks were made with fewer windows at a time: they equal what the plan would "
+    "give within rounding, not bit for bit."
+)
+OTHER_DEVICE = (
+    "The job was begun on {} and is finished on {}: the parts equal each other within rounding, not bit for bit."
+)
 
 
 class JobRun:
-    """One run of a plan. ``report`` gets progress, ``cancelled`` is asked after every network evaluation."""
+    """One run of a plan in its directory.
 
-    def __init__(self, plan: JobPlan, report: Report, cancelled: Callable[[], bool]) -> None:
-        self.plan, self.report, self.cancelled = plan, report, cancelled
-        self.windows = sum(plan.windows)
-        self.windows_done = 0
-        self.evaluations_in_window = 0
-        self.stage = 1
-        self.began = self.last_report = time.monotonic()
-        self.engine = Engine(
-            plan.bundle,
-            plan.model_sha256,
-            plan.sampling,
-            plan.device,
-            getattr(torch, plan.precision),
-            on_evaluation=self._after_evaluation,
-        )
+    ``report`` gets progress; ``check`` is called after every network evaluation and raises `Cancelled` or
+    `Interrupted` to end the run.
+    """
+
+    def __init__(self, plan: JobPlan, report: Report, check: Callable[[], None]) -> None:
+        self.plan, self.report, self.check = plan, report, check
+        self.directory = JobDirectory(Path(plan.job.job_dir or default_folder(plan.stages[-1].path)).absolute())
+        self.keep_when_cancelled = plan.job.job_dir is not None
+        self.windows_done = 0.0
+        self.sample = self.stage = 1
+        self.evaluations = self.blocks_resumed = 0
+        self.seconds_network = 0.0
+        self.live_number = 0
+        self.mosaic: str | None = None
+        self.warnings: list[str] = []
+        self.windows_resumed = 0.0
+        self.began = self.last_report = self.last_live = time.monotonic()
 
     def run(self) -> JobResult:
-        """All stages; the results appear together at the end, and nothing is left behind otherwise."""
-        folder = Path(self.plan.stages[-1].path).absolute().parent
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder)
-            work = Path(tempfile.mkdtemp(prefix=f"{WORK_PREFIX}{platform.node()}-{os.getpid()}-", dir=folder))
-        try:
-            return self._run_in(work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        """All stages; the results appear together at the end.
 
-    def _run_in(self, work: Path) -> JobResult:
+        After an error or an interruption, finished blocks stay in the job's directory and the next run goes on with
+        them; after a cancel they stay if the user has named the directory.
+        """
+        existed = self.directory.folder.exists()
+        with self.directory.locked(self.plan.stages[-1].path):
+            try:
+                self.plan = self.directory.adopt(self.plan)
+                choose_device(self.plan.device)  # the plan's, or a sentence
+                if device_name(self.plan.device) != self.plan.device_name:
+                    self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
+                result = self._run()
+            except BaseException as error:
+                cancelled = isinstance(error, Cancelled) and not self.keep_when_cancelled
+                if cancelled or not (existed or self._any_block()):
+                    self.directory.remove()
+                elif isinstance(error, DiskFullError):
+                    raise DiskFullError(f"{error} What is finished is kept in {self.directory.folder}.") from error
+                raise
+            self.directory.remove()
+        return result
+
+    def _any_block(self) -> bool:
+        return any((self.directory.folder / "blocks").rglob("*.tif"))
+
+    def _run(self) -> JobResult:
         plan, job = self.plan, self.plan.job
-        last_evaluations = 0
-        mosaics: list[Path] = []
         with ExitStack() as opened:
             raster = opened.enter_context(RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m))
-            read: Callable[[Region], Pixels] = raster.read
-            for self.stage, stage in enumerate(plan.stages, start=1):
-                before = self.engine.evaluations
-                blocks = self._render_stage(stage, read, work)
-                last_evaluations = self.engine.evaluations - before
-                mosaics.append(self._write_mosaic(work / f"stage{self.stage}.vrt", stage, blocks, stage.asked))
-                if self.stage < len(plan.stages):
-                    whole = self._write_mosaic(work / f"halo{self.stage}.vrt", stage, blocks, stage.region)
-                    read = opened.enter_context(Mosaic(whole, stage.grid, stage.region, plan.bands)).read
-            self._check_source(raster)
-            finished = self._finish(mosaics)
-            psnr, valid_pixels = consistency_psnr(raster, plan.area, finished[-1], plan.stretch.range, plan.bands)
-        for path, stage in zip(finished, plan.stages):
-            with writing(Path(stage.path)):
-                path.replace(stage.path)
-        return self._result(last_evaluations, psnr, valid_pixels)
+            executor = opened.enter_context(self._executor())
+            for self.sample in range(1, job.samples + 1):
+                for self.stage in range(1, len(plan.stages) + 1):
+                    self._run_stage(executor)
+            parts = self._finish()
+            try:
+                psnr, valid_pixels = consistency_psnr(raster, plan.area, parts[-1][0], plan.stretch.range, plan.bands)
+                evaluations = self._evaluations_of_last_stage()
+                for part, path in parts:
+                    with writing(path):
+                        part.replace(path)
+            finally:
+                for part, _ in parts:
+                    part.unlink(missing_ok=True)
+        return self._result(evaluations, psnr, valid_pixels)
 
-    def _finish(self, mosaics: list[Path]) -> list[Path]:
-        """The mosaics as finished files, still in the work folder."""
+    def _executor(self) -> Executor:
+        address = executor_of(self.plan.job)
+        if address == LOCAL:
+            return LocalExecutor(Renderer(self.plan, self.directory, self._after_evaluation, self.check))
+        from backend.jobs.cluster import ClusterExecutor  # only those who use a cluster need dask
+
+        return ClusterExecutor(address, self.plan, self.directory, self.check)
+
+    def _run_stage(self, executor: Executor) -> None:
+        plan, sample, stage = self.plan, self.sample, self.stage
+        blocks = plan.blocks(stage)
+        finished = [b for b in blocks if self.directory.is_valid(plan, sample, stage, b)]
+        self.blocks_resumed += len(finished)
+        resumed = sum(map(self._own_windows, finished))
+        self.windows_resumed += resumed
+        self.windows_done = self._windows_before() + resumed
+        missing = [b for b in blocks if b not in finished]
+
+        def done(block: Block, report: BlockReport) -> None:
+            finished.append(block)
+            self.evaluations += report.evaluations
+            self.seconds_network += report.seconds_network
+            if report.batch < plan.batch:
+                self._warn(SMALLER_BATCH)
+            self.windows_done = self._windows_before() + sum(map(self._own_windows, finished))
+            self._live_mosaic(finished)
+            self._tell("generating", force=True)
+
+        self._tell("generating", force=True)
+        executor.run(sample, stage, missing, done)
+        region = plan.stages[stage - 1].region
+        self.directory.write_mosaic(halo_name(sample, stage), plan, sample, stage, blocks, region)
+        self.check()
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def _windows_before(self) -> int:
+        """Windows of the samples and stages before this one."""
+        windows = self.plan.windows
+        return (self.sample - 1) * sum(windows) + sum(windows[: self.stage - 1])
+
+    def _own_windows(self, block: Block) -> float:
+        """A block's share of its stage's windows."""
+        stage = self.plan.stages[self.stage - 1].region
+        share = block.region.height * block.region.width / (stage.height * stage.width)
+        return share * self.plan.windows[self.stage - 1]
+
+    def _live_mosaic(self, finished: list[Block]) -> None:
+        """Every few seconds, a new mosaic of what is finished of the stage; the last but one goes."""
+        if time.monotonic() - self.last_live < LIVE_SECONDS:
+            return
+        self.last_live = time.monotonic()
+        self.live_number += 1
+        stage = self.plan.stages[self.stage - 1]
+        name = f"live-{self.live_number:04d}.vrt"
+        path = self.directory.write_mosaic(name, self.plan, self.sample, self.stage, finished, stage.asked)
+        self.mosaic = str(path)
+        (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
+
+    def _finish(self) -> list[tuple[Path, Path]]:
+        """(finished file under a preliminary name, its name) of every raster."""
+        plan = self.plan
         self._tell("writing", force=True)
-        finished = [mosaic.with_name(f"finished{k}.tif") for k, mosaic in enumerate(mosaics)]
-        for mosaic, path in zip(mosaics, finished):
-            write_cog(mosaic, path, np.dtype(self.plan.dtype))
-            self._raise_if_cancelled()
-        return finished
+        made: list[tuple[Path, Path]] = []
+        try:
+            for stage, of_stage in enumerate(plan.stages, start=1):
+                name = f"finished{stage}.vrt"
+                mosaic = self.directory.write_mosaic(name, plan, 1, stage, plan.blocks(stage), of_stage.asked)
+                path = Path(of_stage.path).absolute()
+                made.append((part_of(path), path))
+                write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
+                self.check()
+            if plan.job.samples > 1:
+                for path in map(Path, statistics_paths(plan.stages[-1].path)):
+                    made.append((part_of(path.absolute()), path.absolute()))
+                write_statistics(plan, self.directory, [part for part, _ in made[-2:]], self.check)
+        except BaseException:
+            for part, _ in made:
+                part.unlink(missing_ok=True)
+            raise
+        return made
 
-    def _render_stage(
-        self, stage: StagePlan, read: Callable[[Region], Pixels], work: Path
-    ) -> list[tuple[Path, Region]]:
-        plan = self.plan
-        folder = work / f"s{self.stage}"
-        folder.mkdir()
-        settings = StageSettings(
-            self.stage,
-            plan.geometry,
-            plan.stretch,
-            stage.grid.pixel_size_m,
-            plan.job.seed,
-            plan.job.noise,
-            plan.job.consistency,
-        )
-        written = []
-        for number, region in enumerate(plan.geometry.blocks(stage.region)):
-            pixels = render_block(self.engine, read, region, settings, plan.bands, self._after_window)
-            path = folder / f"{number:06d}.tif"
-            write_block(path, pixels, stage.grid.crop(region), np.dtype(plan.dtype), plan.nodata, plan.alpha)
-            written.append((path, region))
-        return written
+    def _evaluations_of_last_stage(self) -> int:
+        """Evaluations of the first sample's last stage, in this run and earlier ones."""
+        stage = len(self.plan.stages)
+        paths = (self.directory.block_path(1, stage, block) for block in self.plan.blocks(stage))
+        return sum(int(tag_of(path, EVALUATIONS_TAG) or 0) for path in paths)
 
-    def _write_mosaic(self, path: Path, stage: StagePlan, blocks: list[tuple[Path, Region]], region: Region) -> Path:
-        plan = self.plan
-        name = Path(plan.job.input).name
-        tags = provenance.tags(self.stage, stage.grid.pixel_size_m, name, plan.sha256, plan.facts)
-        write_mosaic(
-            path,
-            blocks,
-            region,
-            stage.grid,
-            np.dtype(plan.dtype),
-            plan.nodata,
-            colour_interpretation(plan.bands, plan.alpha),
-            tags,
-        )
-        return path
-
-    def _check_source(self, raster: RasterSource) -> None:
-        if raster.fingerprint() != self.plan.source:
-            raise InputError("The source raster changed while the job ran; nothing was written. Start the job again.")
-
-    def _raise_if_cancelled(self) -> None:
-        if self.cancelled():
-            raise Cancelled
-
-    def _after_evaluation(self) -> None:
-        self._raise_if_cancelled()
-        self.evaluations_in_window += 1
-        self._tell("generating", force=self.engine.evaluations == 1)
-
-    def _after_window(self) -> None:
-        self.windows_done += 1
-        self.evaluations_in_window = 0
+    def _after_evaluation(self, windows: int) -> None:
+        self.check()
+        self.windows_done += windows / self.plan.sampling.steps
+        self._tell("generating")
 
     def _tell(self, message: str, force: bool = False) -> None:
         now = time.monotonic()
         if not force and now - self.last_report < 0.1:
             return
         self.last_report = now
-        windows = self.windows
-        done = self.windows_done + self.evaluations_in_window / self.plan.sampling.steps
-        remaining = (now - self.began) / done * (windows - done) if done else None
-        fraction = GENERATING_SHARE * done / windows
+        windows = sum(self.plan.windows) * self.plan.job.samples
+        done = min(self.windows_done, windows)
+        computed = done - self.windows_resumed
         self.report(
-            Progress(None, self.stage, len(self.plan.stages), self.windows_done, windows, fraction, remaining, message)
+            Progress(
+                None,
+                self.stage,
+                len(self.plan.stages),
+                int(done),
+                windows,
+                GENERATING_SHARE * done / windows,
+                (windows - done) * (now - self.began) / computed if computed > 0 else None,
+                message,
+                self.mosaic,
+            )
         )
 
-    def _result(self, last_evaluations: int, psnr: float | None, valid_pixels: int) -> JobResult:
-        plan, engine = self.plan, self.engine
-        last = plan.stages[-1]
-        per_pixel = last_evaluations * plan.geometry.lattice.window**2 / max(1, valid_pixels)
+    def _result(self, evaluations: int, psnr: float | None, valid_pixels: int) -> JobResult:
+        plan, last = self.plan, self.plan.stages[-1]
+        per_pixel = evaluations * plan.geometry.lattice.window**2 / max(1, valid_pixels)
+        statistics = statistics_paths(last.path) if plan.job.samples > 1 else []
         return JobResult(
             outputs=[s.path for s in plan.stages],
+            statistics=statistics,
             grid=last.grid.crop(last.asked).info(),
             seed=plan.job.seed,
-            model=plan.bundle.config.id,
+            model=plan.model,
             model_sha256=plan.model_sha256,
             sampler=plan.sampling.sampler,
             steps=plan.sampling.steps,
             device=plan.device,
             precision=plan.precision,
-            evaluations=engine.evaluations,
+            evaluations=self.evaluations,
             evaluations_per_pixel=round(per_pixel, 3),
-            seconds_network=round(engine.seconds_network, 3),
+            blocks_resumed=self.blocks_resumed,
+            seconds_network=round(self.seconds_network, 3),
             seconds_total=round(time.monotonic() - self.began, 3),
             peak_memory_bytes=peak_memory_bytes(),
             consistency_psnr=None if psnr is None else round(psnr, 2),
-            warnings=list(plan.warnings),
+            warnings=[*plan.warnings, *self.warnings],
         )
+
+
+def part_of(path: Path) -> Path:
+    """The preliminary name of a finished file, beside it."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
+def resume(folder: Path, report: Report, check: Callable[[], None]) -> JobResult:
+    """Finish the job in a directory; a cancel keeps what is finished."""
+    plan = JobDirectory(folder.absolute()).plan()
+    plan = replace(plan, job=replace(plan.job, job_dir=str(folder.absolute())))
+    return JobRun(plan, report, check).run()
+
+

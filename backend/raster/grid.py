@@ -148,8 +148,30 @@ def ground_resolution_m(transform: Affine, height: int, width: int, crs: CRS) ->
     return measured
 
 
+def pixel_sides_m(grid: Grid) -> tuple[float, float]:
+    """Ground width and height in metres of the pixel at the grid's centre."""
+    a, b, _, d, e, _ = list(grid.transform)[:6]
+    nominal = math.hypot(a, d), math.hypot(b, e)
+    vectors = None if grid.crs is None else _ellipsoidal_steps(grid.transform, grid.height, grid.width, grid.crs)
+    sides = nominal if vectors is None else (math.hypot(*vectors[0]), math.hypot(*vectors[1]))
+    to_metres = grid.pixel_size_m / math.sqrt(sides[0] * sides[1])  # a resolution given by the user counts
+    return sides[0] * to_metres, sides[1] * to_metres
+
+
 def _ellipsoidal_pixel_m(transform: Affine, height: int, width: int, crs: CRS) -> float | None:
     """Geometric mean side of the central pixel on WGS 84; None if the CRS does not reach it."""
+    steps = _ellipsoidal_steps(transform, height, width, crs)
+    if steps is None:
+        return None
+    (ux, uy), (vx, vy) = steps
+    area = abs(ux * vy - uy * vx)
+    return math.sqrt(area) if area > 0 else None
+
+
+def _ellipsoidal_steps(
+    transform: Affine, height: int, width: int, crs: CRS
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Metres (east, north) on WGS 84 of one column and of one row at the raster's centre; None beyond the CRS."""
     col, row = width / 2, height / 2
     points = [transform @ p for p in ((col, row), (col + 1, row), (col, row + 1))]
     try:
@@ -164,7 +186,5 @@ def _ellipsoidal_pixel_m(transform: Affine, height: int, width: int, crs: CRS) -
     meridian = a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
     east = math.radians(1) * normal * math.cos(math.radians(lat[0]))
     north = math.radians(1) * meridian
-    steps = [(((lon[i] - lon[0] + 180) % 360 - 180) * east, (lat[i] - lat[0]) * north) for i in (1, 2)]
-    (ux, uy), (vx, vy) = steps
-    area = abs(ux * vy - uy * vx)
-    return math.sqrt(area) if area > 0 else None
+    first, second = ((((lon[i] - lon[0] + 180) % 360 - 180) * east, (lat[i] - lat[0]) * north) for i in (1, 2))
+    return first, second

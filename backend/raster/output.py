@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
+import os
+import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +17,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # raised as it is by rasterio.shutil
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 
@@ -35,6 +39,9 @@ GDAL_TYPES = {
 }
 
 
+CHECKSUM = "METAEARTH_SHA256"
+
+
 @contextmanager
 def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
     """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences.
@@ -54,8 +61,6 @@ def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
 
 
 def _free_bytes(path: Path) -> int:
-    import shutil
-
     folder = path if path.is_dir() else path.parent
     return shutil.disk_usage(folder).free if folder.is_dir() else 1 << 62
 
@@ -73,46 +78,96 @@ def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dty
     return np.where(valid[None], typed, np.asarray(hole).astype(dtype))
 
 
-def write_block(path: Path, pixels: Pixels, grid: Grid, dtype: np.dtype, nodata: float | None, alpha: bool) -> None:
-    """One block as a GeoTIFF, complete under its name or not there at all. ``alpha`` adds a band with the mask."""
+def write_block(
+    path: Path,
+    pixels: Pixels,
+    grid: Grid,
+    dtype: np.dtype,
+    nodata: float | None,
+    alpha: bool,
+    tags: dict[str, str] | None = None,
+) -> None:
+    """One block as a GeoTIFF with overviews, on the disk under its name or not there at all.
+
+    ``alpha`` adds a band with the mask. The pixels' SHA-256 is among its tags.
+    """
     typed = to_type(pixels.values, pixels.valid, dtype, nodata)
     if alpha:
         opaque = np.where(pixels.valid, alpha_value(dtype), 0).astype(dtype)
         typed = np.concatenate([typed, opaque[None]])
-    partial = path.with_suffix(".part.tif")
+    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.tif")
     with writing(path, typed.nbytes):
-        with (
-            rasterio.Env(**GDAL_OPTIONS),
-            rasterio.open(
-                partial,
-                "w",
-                driver="GTiff",
-                height=grid.height,
-                width=grid.width,
-                count=len(typed),
-                dtype=dtype,
-                crs=grid.crs,
-                transform=grid.transform,
-                nodata=nodata,
-                tiled=True,
-                blockxsize=256,
-                blockysize=256,
-                compress="deflate",
-                zlevel=1,
-                interleave="band",
-                bigtiff="if_safer",
-            ) as dataset,
-        ):
-            dataset.write(typed)
-        _verify_block(partial, typed)
-        partial.replace(path)
+        try:
+            with (
+                rasterio.Env(**GDAL_OPTIONS),
+                rasterio.open(
+                    partial,
+                    "w",
+                    driver="GTiff",
+                    height=grid.height,
+                    width=grid.width,
+                    count=len(typed),
+                    dtype=dtype,
+                    crs=grid.crs,
+                    transform=grid.transform,
+                    nodata=nodata,
+                    tiled=True,
+                    blockxsize=256,
+                    blockysize=256,
+                    compress="deflate",
+                    zlevel=1,
+                    interleave="band",
+                    bigtiff="if_safer",
+                ) as dataset,
+            ):
+                dataset.write(typed)
+                dataset.update_tags(**(tags or {}), **{CHECKSUM: checksum(typed)})
+                dataset.build_overviews(_overview_factors(grid), Resampling.average)
+            to_disk(partial)
+            if checksum_of(partial) != checksum(typed):
+                raise OSError(f"{path.name} does not hold what was written to it.")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
-def _verify_block(path: Path, typed: NDArray) -> None:
-    """OSError unless the file holds what was written: GDAL may report a full disk on stderr alone."""
-    with rasterio.open(path) as dataset:
-        if not np.array_equal(dataset.read(), typed, equal_nan=bool(np.issubdtype(typed.dtype, np.floating))):
-            raise OSError(f"{path.name} does not hold what was written to it.")
+def _overview_factors(grid: Grid) -> list[int]:
+    side = max(grid.height, grid.width)
+    return [2**k for k in range(1, 12) if side >> k >= 128]
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk: after a power cut, a renamed file is a whole one."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def checksum(typed: NDArray) -> str:
+    """SHA-256 of shape, type and values, in hexadecimal."""
+    digest = hashlib.sha256(f"{typed.shape} {typed.dtype}".encode())
+    digest.update(np.ascontiguousarray(typed).data)
+    return digest.hexdigest()
+
+
+def checksum_of(path: Path) -> str | None:
+    """The checksum of a raster's pixels; None if they cannot be read."""
+    try:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
+            return checksum(dataset.read())
+    except (RasterioError, CPLE_BaseError):
+        return None
+
+
+def valid_block(path: Path, tags: dict[str, str]) -> bool:
+    """Whether a block is there, carries ``tags``, and holds the pixels that were written."""
+    try:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
+            found = dataset.tags()
+            if any(found.get(key) != value for key, value in tags.items()):
+                return False
+            return found.get(CHECKSUM) == checksum(dataset.read())
+    except (RasterioError, CPLE_BaseError):
+        return False
 
 
 def alpha_value(dtype: np.dtype) -> float:
@@ -124,6 +179,12 @@ def colour_interpretation(bands: int, alpha: bool) -> list[ColorInterp]:
     """Grey or red, green, blue, and alpha."""
     shown = [ColorInterp.gray] if bands == 1 else [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
     return [*shown, ColorInterp.alpha] if alpha else shown
+
+
+def tag_of(path: Path, name: str) -> str | None:
+    """One tag of a raster; None if it is not there."""
+    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
+        return dataset.tags().get(name)
 
 
 def write_mosaic(
@@ -173,8 +234,7 @@ def _add_source(band: ElementTree.Element, vrt: Path, block: Path, place: Region
 
 
 def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
-    """The mosaic as a Cloud Optimized GeoTIFF: tiled, compressed, with overviews; it appears by rename."""
-    partial = mosaic.with_suffix(".part.tif")
+    """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified."""
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
     with rasterio.open(mosaic) as dataset:
         needed_bytes = dataset.width * dataset.height * dataset.count * dtype.itemsize
@@ -183,7 +243,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
         with rasterio.Env(**GDAL_OPTIONS):
             copy_raster(
                 mosaic,
-                partial,
+                path,
                 driver="COG",
                 compress="DEFLATE",
                 predictor=predictor,
@@ -192,8 +252,8 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 overview_resampling="AVERAGE",
                 num_threads=2,
             )
-        _verify_copy(partial, mosaic)
-        partial.replace(path)
+        _verify_copy(path, mosaic)
+        to_disk(path)
 
 
 def _verify_copy(path: Path, mosaic: Path) -> None:

@@ -171,6 +171,16 @@ class RasterSource:
         )
 
     @property
+    def driver(self) -> str:
+        """GDAL's name of the format."""
+        return str(self._file.driver)
+
+    @property
+    def count(self) -> int:
+        """Bands in the file."""
+        return int(self._file.count)
+
+    @property
     def out_bands(self) -> int:
         """Bands of the values read: one or three."""
         return 3 if self.palette is not None else len(self.bands)

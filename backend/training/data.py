@@ -65,6 +65,8 @@ class TrainingPictures:
 
     def __init__(self, found: list[ImageEntry], crop: int, scale: int, context: int, seed: int) -> None:
         self.pictures = [read_picture(e) for e in require_training_split(found)]
+        if not self.pictures:
+            raise InputError("There is no training picture in the folder: split.toml says which paths are looked for.")
         self.crop, self.scale, self.context, self.seed = crop, scale, context, seed
         area: dict[str, float] = {}
         for p in self.pictures:

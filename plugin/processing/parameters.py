@@ -12,6 +12,7 @@ from qgis.core import (
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
+    QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -23,7 +24,7 @@ from ...backend.protocol import FieldError, JobField
 from ..core.translate import tr
 
 Values = Dict[str, Any]
-SCALAR_KINDS = ("integer", "number", "choice", "text")
+SCALAR_KINDS = ("integer", "number", "choice", "text", "folder")
 
 
 def parameter_of(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
@@ -54,6 +55,11 @@ def _raster(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 def _destination(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
     return QgsProcessingParameterRasterDestination(field.parameter, tr(field.label))
+
+
+def _folder(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterFile(field.parameter, tr(field.label), optional=not field.required,
+                                      behavior=QgsProcessingParameterFile.Behavior.Folder)
 
 
 def _extent(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
@@ -87,8 +93,8 @@ def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 
 _MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] = {
-    "raster": _raster, "destination": _destination, "extent": _extent, "bands": _bands, "integer": _number,
-    "number": _number, "choice": _choice, "text": _text,
+    "raster": _raster, "destination": _destination, "folder": _folder, "extent": _extent, "bands": _bands,
+    "integer": _number, "number": _number, "choice": _choice, "text": _text,
 }
 
 

@@ -12,9 +12,12 @@ from affine import Affine
 from hypothesis import settings
 
 from backend.diffusion.schedules import NoiseSchedule
+from backend.jobs.plan import make_plan
+from backend.jobs.runner import JobRun
 from backend.models.bundle import Bundle, ModelConfig, Profile, open_bundle, save_bundle
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import EncoderConfig, NetworkConfig
+from backend.protocol import Job
 
 # machines are shared: a slow case is no wrong case
 settings.register_profile("shared", deadline=None, max_examples=50)
@@ -33,10 +36,31 @@ SMALL = NetworkConfig(
 )
 
 
+def keep_on():
+    """The check of a run that nobody stops."""
+
+
+def small_job(small_model, source, output, **fields) -> Job:
+    """A job on the CPU whose pixels repeat."""
+    values = {"input": source, "output": str(output), "model": str(small_model.folder), "device": "cpu"}
+    return Job.from_dict({**values, "precision": "float32", **fields})
+
+
+def run(small_model, source, output, report=lambda p: None, check=keep_on, **fields):
+    """A whole job."""
+    return JobRun(make_plan(small_job(small_model, source, output, **fields)), report, check).run()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Networks this small lose more by waiting for each other's threads than they gain."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory):
+    """Calibration, locks and logs of the tests, apart from the user's."""
+    os.environ["METAEARTH_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import os
-import platform
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +21,10 @@ from backend.errors import (
     PlanError,
 )
 from backend.jobs.plan import make_plan
-from backend.jobs.runner import WORK_PREFIX, JobRun
+from backend.jobs.runner import JobRun
 from backend.protocol import Job
 
-
-def run(small_model, source, output, report=lambda p: None, cancelled=lambda: False, **fields):
-    job = Job.from_dict(
-        {
-            "input": source,
-            "output": str(output),
-            "model": str(small_model.folder),
-            "device": "cpu",
-            "precision": "float32",
-            **fields,
-        }
-    )
-    return JobRun(make_plan(job), report, cancelled).run()
+from .conftest import keep_on, run
 
 
 def read(path):
@@ -257,12 +242,13 @@ def test_a_cancelled_job_leaves_nothing(small_model, make_raster, tmp_path):
     source = make_raster()
     asked = []
 
-    def cancelled():
+    def check():
         asked.append(None)
-        return len(asked) > 4
+        if len(asked) > 4:
+            raise Cancelled
 
     with pytest.raises(Cancelled):
-        run(small_model, source, tmp_path / "out.tif", cancelled=cancelled)
+        run(small_model, source, tmp_path / "out.tif", check=check)
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
     assert len(asked) == 5
 
@@ -274,18 +260,6 @@ def test_too_little_space_is_told_before_the_start(small_model, make_raster, tmp
         run(small_model, make_raster(), tmp_path / "out.tif")
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_and_nothing_stays(small_model, make_raster, tmp_path, tiny_disk):
-    def fill(progress):
-        rest = shutil.disk_usage(tiny_disk).free - 8192
-        (tiny_disk / "other").write_bytes(bytes(max(0, rest)))
-
-    rng = np.random.default_rng(0)
-    source = make_raster(values=rng.uniform(0, 255, (3, 40, 40)))
-    with pytest.raises(DiskFullError, match="The disk is full while writing"):
-        run(small_model, source, tiny_disk / "out.tif", report=fill)
-    assert [p.name for p in tiny_disk.iterdir()] == ["other"]
-
-
 def test_a_source_that_changes_meanwhile_is_never_mixed(small_model, make_raster, tmp_path):
     source = make_raster()
 
@@ -293,7 +267,7 @@ def test_a_source_that_changes_meanwhile_is_never_mixed(small_model, make_raster
         make_raster(height=21)
 
     with pytest.raises(InputError, match="changed while the job ran"):
-        run(small_model, source, tmp_path / "out.tif", report=touch)
+        run(small_model, source, tmp_path / "out.tif", report=touch, stages=2)
     assert not (tmp_path / "out.tif").exists()
 
 
@@ -317,19 +291,8 @@ def test_a_summary_counts_what_the_run_does(small_model, make_raster, tmp_path):
         {"input": source, "output": str(tmp_path / "o.tif"), "model": str(small_model.folder), "stages": 2}
     )
     summary = make_plan(job).summary()
-    result = JobRun(make_plan(job), lambda p: None, lambda: False).run()
+    result = JobRun(make_plan(job), lambda p: None, keep_on).run()
     assert summary.evaluations == result.evaluations
     assert summary.stages[-1] == result.grid
     assert summary.evaluations_per_pixel == pytest.approx(result.evaluations_per_pixel, rel=1e-3)
     assert dataclasses.asdict(summary)["output_bytes"] == 3 * (40**2 + 160**2)
-
-
-def test_what_a_killed_job_left_is_removed_by_the_next(small_model, make_raster, tmp_path):
-    source = make_raster(height=6, width=6)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    dead, alive = (tmp_path / f"{WORK_PREFIX}{platform.node()}-{pid}-x" for pid in (gone.pid, os.getpid()))
-    for folder in (dead, alive):
-        (folder / "s1").mkdir(parents=True)
-    run(small_model, source, tmp_path / "out.tif")
-    assert not dead.exists() and alive.exists()

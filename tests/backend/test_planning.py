@@ -66,13 +66,13 @@ def test_every_window_finds_its_input_in_the_stage_before(area, stages):
         assert asked.scaled(4 ** (stage - 1)).intersection(available) == asked.scaled(4 ** (stage - 1))
 
 
-@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 2000), st.integers(1, 2000))
-def test_blocks_cover_a_region_once_and_border_on_the_lattice(top, left, rows, cols):
+@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 5))
+def test_blocks_cover_a_region_once_and_border_on_the_lattice(top, left, rows, cols, side):
     region = Region(top, left, top + rows, left + cols)
-    blocks = GEOMETRY.blocks(region)
+    blocks = [block.region for block in GEOMETRY.blocks(region, side)]
     assert sum(b.height * b.width for b in blocks) == rows * cols
-    stride = GEOMETRY.lattice.stride
+    stride, ramp = GEOMETRY.lattice.stride, GEOMETRY.lattice.ramp
     for block in blocks:
         assert block.intersection(region) == block
-        assert block.top == region.top or block.top % stride == 0
-        assert block.left == region.left or block.left % stride == 0
+        assert block.top == region.top or (block.top + ramp) % stride == 0
+        assert block.left == region.left or (block.left + ramp) % stride == 0

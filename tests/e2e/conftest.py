@@ -37,7 +37,7 @@ class QgisProcess:
         def child():
             ended = process.poll() is not None
             assert not ended, process.stdout.read()
-            return any(self.folder.glob(".metaearth-*/s1")) and qgis_support.backend_children(process.pid)
+            return any(self.folder.glob("*.metaearth-job/plan.json")) and qgis_support.backend_children(process.pid)
 
         return qgis_support.wait_for(child, 120)[0]
 

@@ -30,7 +30,7 @@ def ask(client, method, params, on_progress=lambda _: None, is_cancelled=lambda:
 
 def at_work(folder):
     """Whether the backend has begun to compute."""
-    return any(folder.glob("out/.metaearth-*/s1"))
+    return any(folder.glob("out/*.metaearth-job/plan.json"))
 
 
 def kill_children():

@@ -137,7 +137,7 @@ def test_cancel_in_a_background_thread_ends_it_and_leaves_no_result(algorithm, t
     source = write_raster(tmp_path / "large.tif", 400)
     values = {"INPUT": source, "OUTPUT": str(tmp_path / "out" / "o.tif"), "MODEL": "tiny", "STEPS": 900}
     task, result = in_background(algorithm, values)
-    wait_for(lambda: finished(result) or list(tmp_path.glob("out/.metaearth-*/s1")), 120)
+    wait_for(lambda: finished(result) or list(tmp_path.glob("out/*.metaearth-job/plan.json")), 120)
     assert not result
     feedback = task.parts[1]
     feedback.cancel()

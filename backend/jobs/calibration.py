@@ -1,0 +1,107 @@
+"""How fast a network runs here: measured once for a device, model and number format, then remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from backend.cascade.engine import Engine, Sampling
+from backend.devices import device_name, fast_bfloat16_on_cpu
+from backend.errors import DeviceError
+from backend.models.bundle import Bundle
+from backend.protocol import data_home
+
+CUDA_BATCHES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a window: for its condition, and for one evaluation of the network."""
+
+    encode_s: float
+    evaluation_s: float
+
+
+def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
+    """The speed of a network here, from the cache or measured now."""
+    key = "|".join(
+        map(str, (torch.__version__, device_name(device), sha256[:16], precision, batch, torch.get_num_threads()))
+    )
+    cache = _cached()
+    if key in cache:
+        return Speed(**cache[key])
+    speed = measure(bundle, sha256, device, precision, batch)
+    _remember(key, speed)
+    return speed
+
+
+def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
+    """The least time of three runs, the first of which warms up; DeviceError if memory is too small."""
+    steps = 2
+    engine = Engine(bundle, sha256, Sampling("ddim", steps), device, getattr(torch, precision), batch)
+    network = bundle.config.network
+    side = network.tile // network.scale + 2 * network.context
+    rng = np.random.default_rng(0)
+    lows = rng.uniform(-1, 1, (batch, 3, side, side)).astype(np.float32)
+    noises = rng.standard_normal((batch, 3, network.tile, network.tile)).astype(np.float32)
+    totals, encodes = [], []
+    for _ in range(3):
+        began, engine.seconds_encode = time.monotonic(), 0.0
+        engine.windows(lows, noises, 10.0)
+        totals.append(time.monotonic() - began)
+        encodes.append(engine.seconds_encode)
+    if engine.batch < batch:
+        raise DeviceError(f"The GPU's memory is too small for {batch} windows at a time.")
+    encode = min(encodes) / batch
+    return Speed(encode, max(1e-6, min(totals) / batch - encode) / steps)
+
+
+def fastest(bundle: Bundle, sha256: str, device: str, precision: str) -> tuple[str, int]:
+    """(number format, batch): the asked format or the faster one; on the CPU, batch 1 always."""
+    formats = [precision] if precision != "auto" else _formats(device)
+    batches = CUDA_BATCHES if device == "cuda" else (1,)
+    if len(formats) == len(batches) == 1:
+        return formats[0], 1
+    speeds: dict[tuple[str, int], float] = {}
+    for name in formats:
+        for batch in batches:
+            try:
+                speeds[name, batch] = calibrated(bundle, sha256, device, name, batch).evaluation_s
+            except DeviceError:
+                break  # larger batches need more memory still
+    return min(speeds, key=lambda k: speeds[k]) if speeds else (formats[0], 1)
+
+
+def _formats(device: str) -> list[str]:
+    if device == "cuda":
+        return ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
+    return ["float32", "bfloat16"] if fast_bfloat16_on_cpu() else ["float32"]
+
+
+def _cached() -> dict[str, dict[str, float]]:
+    try:
+        return dict(json.loads(_path().read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _path() -> Path:
+    return data_home() / "calibration.json"
+
+
+def _remember(key: str, speed: Speed) -> None:
+    """Add to the cache; a cache that cannot be written is measured again next time."""
+    path = _path()
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({**_cached(), key: asdict(speed)}, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)

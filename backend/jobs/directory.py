@@ -1,0 +1,216 @@
+"""The job directory: an immutable plan, one file a block, and a lock. What is valid in it is never computed again.
+
+::
+
+    plan.json               the plan, with its hash
+    lock, owner.json        held by the process that works on the job, and who that is
+    model/                  the model bundle, where a cluster needs it
+    blocks/1/s2/0003_0007.tif   a block of stage 2 of sample 1, and .npz: what it gives to its neighbours
+    s1.vrt, live-0012.vrt   mosaics over the blocks
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from backend.cascade.block import Edges, RenderedBlock
+from backend.cascade.planning import Block
+from backend.errors import InputError, JobBusyError, PlanError
+from backend.jobs.plan import JobPlan
+from backend.protocol import data_home
+from backend.raster import provenance
+from backend.raster.grid import Region
+from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic, writing
+
+PLAN, OWNER, LOCK = "plan.json", "owner.json", "lock"
+PLAN_TAG, EVALUATIONS_TAG = "METAEARTH_PLAN_SHA256", "METAEARTH_EVALUATIONS"
+
+NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
+"""Rows up, columns left, and the side of that block that touches this one."""
+
+
+def default_folder(output: str) -> Path:
+    """Where the unfinished work of a job lies unless it is told: beside its result, on the same disk."""
+    path = Path(output).absolute()
+    return path.with_name(path.name + ".metaearth-job")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The names of the facts in which two plans differ, with both values where they are short."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            short = len(f"{before}{after}") < 60
+            found.append(f"{name} ({before}, now {after})" if short else name)
+    return found
+
+
+@dataclass(frozen=True)
+class JobDirectory:
+    """A folder that holds one job."""
+
+    folder: Path
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether a job was started here."""
+        return (self.folder / PLAN).is_file()
+
+    def plan(self) -> JobPlan:
+        """The plan of the job in this folder."""
+        if not self.has_plan:
+            raise InputError(f"{self.folder} holds no unfinished job: it has no {PLAN}.")
+        return JobPlan.from_json((self.folder / PLAN).read_text(encoding="utf-8"))
+
+    def adopt(self, plan: JobPlan) -> JobPlan:
+        """The plan to work on: the one already here if both make the same pixels, else ``plan``, now written.
+
+        `PlanError` names what differs if another job is here.
+        """
+        if self.has_plan:
+            found = self.plan()
+            if found.sha256 == plan.sha256 and [s.path for s in found.stages] == [s.path for s in plan.stages]:
+                return found
+            changed = differences(
+                {**json.loads(json.dumps(found.facts)), "result": found.job.output},
+                {**json.loads(json.dumps(plan.facts)), "result": plan.job.output},
+            )
+            raise PlanError(
+                f"{self.folder} holds an unfinished job that differs in {', '.join(changed)}. "
+                "Resume that one, delete the folder, or choose another name for the result."
+            )
+        self._write(PLAN, plan.to_json())
+        return plan
+
+    def _write(self, name: str, text: str) -> None:
+        """A small file, complete under its name or not there."""
+        partial = self.folder / f"{name}.{platform.node()}-{os.getpid()}"
+        with writing(partial):
+            with partial.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(self.folder / name)
+
+    @contextmanager
+    def locked(self, output: str) -> Iterator[None]:
+        """Nobody else works in this folder or on this result meanwhile; `JobBusyError` names who does."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        own = filelock.FileLock(self.folder / LOCK)
+        try:
+            with own.acquire(timeout=0), _result_lock(output).acquire(timeout=0):
+                owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+                self._write(OWNER, json.dumps(owner))
+                yield
+        except filelock.Timeout as error:
+            raise JobBusyError(
+                f"Another job works on {output}{self._owner()}. Wait for it, cancel it, or choose another name."
+            ) from error
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
+            return f" (process {owner['pid']} on {owner['host']}, since {owner['since']})"
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    def block_path(self, sample: int, stage: int, block: Block) -> Path:
+        """Where a block's file is, or will be; samples and stages count from 1."""
+        return self.folder / "blocks" / str(sample) / f"s{stage}" / f"{block.name}.tif"
+
+    def is_valid(self, plan: JobPlan, sample: int, stage: int, block: Block) -> bool:
+        """Whether a block is finished: there, of this plan, and what was written."""
+        return valid_block(self.block_path(sample, stage, block), {PLAN_TAG: plan.sha256})
+
+    def write(self, plan: JobPlan, sample: int, stage: int, block: Block, made: RenderedBlock, tags: dict) -> None:
+        """Write a block, and first what it gives to its neighbours."""
+        path = self.block_path(sample, stage, block)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_edges(path, made)
+        grid = plan.stages[stage - 1].grid.crop(block.region)
+        tags = {PLAN_TAG: plan.sha256, **tags}
+        write_block(path, made.pixels, grid, np.dtype(plan.dtype), plan.nodata, plan.alpha, tags)
+
+    def edges(self, sample: int, stage: int, block: Block) -> Edges:
+        """What finished neighbours give to a block; missing and damaged files give nothing."""
+        found: Edges = {}
+        for rows, cols, side in NEIGHBOURS:
+            neighbour = Block(block.row - rows, block.col - cols, block.region)
+            found.update(_read_edges(self.block_path(sample, stage, neighbour), side))
+        return found
+
+    def write_mosaic(
+        self, name: str, plan: JobPlan, sample: int, stage: int, blocks: list[Block], region: Region
+    ) -> Path:
+        """A VRT of ``region`` over blocks of a stage."""
+        path, of_stage = self.folder / name, plan.stages[stage - 1]
+        source = Path(plan.job.input).name
+        write_mosaic(
+            path,
+            [(self.block_path(sample, stage, block), block.region) for block in blocks],
+            region,
+            of_stage.grid,
+            np.dtype(plan.dtype),
+            plan.nodata,
+            colour_interpretation(plan.bands, plan.alpha),
+            provenance.tags(stage, of_stage.grid.pixel_size_m, source, plan.sha256, plan.facts),
+        )
+        return path
+
+    def remove(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _result_lock(output: str) -> filelock.FileLock:
+    """A lock on a result's name, whatever job folder is used; on this machine."""
+    folder = data_home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(folder / hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:32])
+
+
+def _write_edges(path: Path, made: RenderedBlock) -> None:
+    arrays: dict[str, Any] = {
+        f"{side}_{row}_{col}": values
+        for side, edges in (("below", made.below), ("right", made.right))
+        for (row, col), values in edges.items()
+    }
+    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.npz")
+    try:
+        np.savez(partial, **arrays)
+        partial.replace(path.with_suffix(".npz"))
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_edges(path: Path, side: str) -> Edges:
+    """One side's edges of a finished block; the archive's own checksums tell damage."""
+    if not path.is_file():
+        return {}
+    found: Edges = {}
+    try:
+        with np.load(path.with_suffix(".npz")) as archive:
+            for name in archive.files:
+                kind, row, col = name.split("_")
+                if kind == side:
+                    found[int(row), int(col)] = archive[name]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
+    return found

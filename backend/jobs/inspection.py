@@ -1,0 +1,35 @@
+"""What the backend sees in a raster, before any job."""
+
+from __future__ import annotations
+
+from backend.models.bundle import list_bundles
+from backend.protocol import RasterInfo
+from backend.raster.grid import pixel_sides_m
+from backend.raster.source import RasterSource
+
+
+def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
+    """The description of a raster; raises what a job on it would raise."""
+    with RasterSource(path, None, source_resolution) as source:
+        stretch, size = source.stretch(), source.grid.pixel_size_m
+        sides = pixel_sides_m(source.grid)
+        fitting = []
+        for bundle in list_bundles():
+            finest, coarsest = bundle.config.ground_resolution_m
+            if bundle.has_weights and finest <= size / bundle.config.network.scale <= coarsest:
+                fitting.append(bundle.config.id)
+        return RasterInfo(
+            path=path,
+            driver=source.driver,
+            grid=source.grid.info(),
+            pixel_width_m=sides[0],
+            pixel_height_m=sides[1],
+            dtype=source.dtype.name,
+            bands=source.count,
+            shown_bands=source.bands,
+            nodata=None if source.nodata is None else str(source.nodata),
+            mask="alpha or mask band" if source.needs_alpha else "none" if source.nodata is None else "nodata value",
+            stretch_low=list(stretch.low),
+            stretch_high=list(stretch.high),
+            models=fitting,
+        )

@@ -1,0 +1,141 @@
+"""What one process does for a job: it renders blocks and writes them into the job directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from backend.cascade.block import BlockRenderer, Edges, RenderedBlock, StageSettings
+from backend.cascade.engine import Engine
+from backend.cascade.planning import Block
+from backend.errors import InputError, NetworkOutputError
+from backend.jobs.directory import EVALUATIONS_TAG, NEIGHBOURS, JobDirectory
+from backend.jobs.plan import JobPlan
+from backend.raster.mosaic import Mosaic
+from backend.raster.source import RasterSource
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What a finished block cost, and with how many windows at a time it was made."""
+
+    evaluations: int
+    seconds_network: float
+    batch: int
+
+
+class Renderer:
+    """Renders blocks of one plan in this process. Writing goes on behind the network.
+
+    ``after_evaluation`` and ``after_window`` are called in the caller's thread and may raise.
+    """
+
+    def __init__(
+        self,
+        plan: JobPlan,
+        directory: JobDirectory,
+        after_evaluation: Callable[[int], None] = lambda windows: None,
+        after_window: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.plan, self.directory, self.after_window = plan, directory, after_window
+        self.engine = Engine(
+            plan.bundle,
+            plan.model_sha256,
+            plan.sampling,
+            plan.device,
+            getattr(torch, plan.precision),
+            plan.batch,
+            plan.job.compile == "on",
+            on_evaluation=after_evaluation,
+        )
+        job = plan.job
+        self._stack = ExitStack()
+        self.source = self._stack.enter_context(
+            RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m)
+        )
+        self._unwritten: list[tuple[Future, tuple[int, int], Block, RenderedBlock]] = []
+        self._stage: tuple[int, int] | None = None
+        self._stage_stack = ExitStack()
+        self.writer = self._stack.enter_context(ThreadPoolExecutor(1))
+
+    def close(self) -> None:
+        """Wait until everything is written; close the files."""
+        self._stage_stack.close()
+        self._stack.close()
+
+    def render(self, sample: int, stage: int, block: Block) -> Future[BlockReport]:
+        """Render a block; the future ends when its file is written and verified."""
+        self.check_source()
+        renderer = self._renderer(sample, stage)
+        evaluations, seconds = self.engine.evaluations, self.engine.seconds_network
+        try:
+            made = renderer.render(block, self._edges(sample, stage, block))
+        except NetworkOutputError as error:
+            raise NetworkOutputError(f"Block {block.name} of stage {stage} could not be made: {error}") from error
+        report = BlockReport(
+            self.engine.evaluations - evaluations, self.engine.seconds_network - seconds, self.engine.batch
+        )
+        written = self.writer.submit(self._write, sample, stage, block, made, report)
+        self._unwritten = [u for u in self._unwritten if not u[0].done()]
+        self._unwritten.append((written, (sample, stage), block, made))
+        return written
+
+    def _edges(self, sample: int, stage: int, block: Block) -> Edges:
+        """What the neighbours give to a block: those on the disk, and those that are being written."""
+        found = self.directory.edges(sample, stage, block)
+        for _, of, other, made in self._unwritten:
+            for rows, cols, side in NEIGHBOURS:
+                if of == (sample, stage) and (other.row, other.col) == (block.row - rows, block.col - cols):
+                    found.update(getattr(made, side))
+        return found
+
+    def _write(self, sample: int, stage: int, block: Block, made: RenderedBlock, report: BlockReport) -> BlockReport:
+        tags = {EVALUATIONS_TAG: str(report.evaluations)}
+        if report.batch != self.plan.batch:
+            tags["METAEARTH_BATCH"] = str(report.batch)
+        self.directory.write(self.plan, sample, stage, block, made, tags)
+        return report
+
+    def check_source(self) -> None:
+        """`InputError` if the source is no longer what the plan was made for."""
+        if self.source.fingerprint() != self.plan.source:
+            raise InputError(
+                "The source raster changed while the job ran; nothing was written. Start the job again, under "
+                "another name or after deleting the job's folder."
+            )
+
+    def _renderer(self, sample: int, stage: int) -> BlockRenderer:
+        """The renderer of a stage; its input is the source, or the mosaic of the stage before."""
+        if self._stage != (sample, stage):
+            self._stage_stack.close()
+            self._stage, self._renderer_now = (sample, stage), self._open(sample, stage)
+            self._stage_stack.callback(self._renderer_now.close)
+        return self._renderer_now
+
+    def _open(self, sample: int, stage: int) -> BlockRenderer:
+        plan, read = self.plan, self.source.read
+        if stage > 1:
+            before = plan.stages[stage - 2]
+            mosaic = self.directory.folder / halo_name(sample, stage - 1)
+            read = self._stage_stack.enter_context(Mosaic(mosaic, before.grid, before.region, plan.bands)).read
+        settings = StageSettings(
+            stage,
+            plan.geometry,
+            plan.stretch,
+            plan.stages[stage - 1].grid.pixel_size_m,
+            plan.job.seed + sample - 1,
+            plan.job.noise,
+            plan.job.consistency,
+        )
+        return BlockRenderer(self.engine, read, settings, plan.bands, self.after_window)
+
+
+def halo_name(sample: int, stage: int) -> str:
+    """The mosaic of all that a stage computed, which the next stage reads."""
+    return f"sample{sample}_s{stage}.vrt"
+
+

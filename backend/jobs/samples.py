@@ -1,0 +1,65 @@
+"""Several samples of one job: where do they agree, and where not?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from backend.cascade.planning import Block
+from backend.jobs.directory import JobDirectory
+from backend.jobs.plan import JobPlan
+from backend.raster import provenance
+from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic, writing
+from backend.raster.source import Pixels
+
+FLOAT = np.dtype("float32")
+STATISTICS = ("mean", "standard deviation")
+
+
+def write_statistics(plan: JobPlan, directory: JobDirectory, paths: list[Path], check: Callable[[], None]) -> None:
+    """Mean and standard deviation over the samples of the last stage, float32, at ``paths``; holes are NaN."""
+    stage, of_stage = len(plan.stages), plan.stages[-1]
+    written: dict[str, list] = {name: [] for name in STATISTICS}
+    for block in plan.blocks(stage):
+        check()
+        for name, pixels in zip(STATISTICS, _statistics(plan, directory, block)):
+            path = directory.folder / "blocks" / name.split()[0] / f"{block.name}.tif"
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_block(path, pixels, of_stage.grid.crop(block.region), FLOAT, float("nan"), False)
+            written[name].append((path, block.region))
+    for name, path in zip(STATISTICS, paths):
+        mosaic = directory.folder / f"{name.split()[0]}.vrt"
+        tags = provenance.tags(
+            stage, of_stage.grid.pixel_size_m, Path(plan.job.input).name, plan.sha256, plan.facts
+        ) | {"METAEARTH_STATISTIC": f"{name} of {plan.job.samples} samples"}
+        colours = colour_interpretation(plan.bands, False)
+        write_mosaic(mosaic, written[name], of_stage.asked, of_stage.grid, FLOAT, float("nan"), colours, tags)
+        write_cog(mosaic, path, FLOAT)
+
+
+def _statistics(plan: JobPlan, directory: JobDirectory, block: Block) -> tuple[Pixels, Pixels]:
+    """Mean and standard deviation of one block; summed in the samples' order."""
+    shape = (plan.bands, block.region.height, block.region.width)
+    total, squares = np.zeros(shape), np.zeros(shape)
+    valid: NDArray[np.bool_] = np.ones(shape[1:], bool)
+    first: NDArray[np.float64] | None = None
+    for sample in range(1, plan.job.samples + 1):
+        with rasterio.open(directory.block_path(sample, len(plan.stages), block)) as dataset:
+            values = dataset.read(list(range(1, plan.bands + 1))).astype(np.float64)
+            valid &= (dataset.read_masks(list(range(1, plan.bands + 1))) > 0).all(axis=0)
+            if plan.alpha:
+                valid &= dataset.read(plan.bands + 1) > 0
+        first = values if first is None else first
+        difference = values - first  # against the first sample, so that large values lose no precision
+        total += difference
+        squares += difference**2
+    assert first is not None
+    count = plan.job.samples
+    variance = np.maximum(squares - total**2 / count, 0) / (count - 1)
+    mean = first + total / count
+    return Pixels(mean.astype(FLOAT), valid), Pixels(np.sqrt(variance).astype(FLOAT), valid)

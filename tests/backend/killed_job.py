@@ -1,0 +1,46 @@
+"""A job in a process of its own that is killed (SIGKILL) in the middle of a named function.
+
+Arguments: the job as JSON, ``module.function``, the number of the call, seconds from that call to the kill.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import torch
+
+from backend.jobs import plan as plan_module
+from backend.jobs.plan import make_plan
+from backend.jobs.runner import JobRun
+from backend.protocol import Job
+
+
+def kill_in(target: str, number: int, delay: float) -> None:
+    module_name, name = target.rsplit(".", 1)
+    module = importlib.import_module(module_name)
+    original = getattr(module, name)
+    calls = []
+
+    def die():
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def counting(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            if delay == 0:
+                die()
+            threading.Thread(target=die).start()
+        return original(*args, **kwargs)
+
+    setattr(module, name, counting)
+
+
+torch.set_num_threads(1)
+plan_module.BLOCK_SECONDS = 0.0  # blocks of one window
+kill_in(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+JobRun(make_plan(Job.from_dict(json.loads(sys.argv[1]))), lambda p: None, lambda: None).run()

@@ -1,0 +1,411 @@
+"""The ledger: what a job leaves when it is interrupted, and that going on gives the same pixels."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rio_cogeo import cog_validate
+
+from backend.cascade import engine as engine_module
+from backend.errors import (
+    Cancelled,
+    DeviceError,
+    DiskFullError,
+    InputError,
+    Interrupted,
+    JobBusyError,
+    NetworkOutputError,
+    PlanError,
+)
+from backend.jobs import plan as plan_module
+from backend.jobs.directory import JobDirectory, default_folder
+from backend.jobs.executors import LocalExecutor
+from backend.jobs.plan import JobPlan, make_plan
+from backend.jobs.runner import JobRun, resume
+
+from .conftest import keep_on, run, small_job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of one window, so that small jobs have many."""
+    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, request):
+    """(source, its two stages made without interruption)."""
+    from .conftest import RasterMaker
+
+    folder = tmp_path_factory.mktemp("scene")
+    source = RasterMaker(folder)(height=18, width=22)
+    model = request.getfixturevalue("small_model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+        result = run(model, source, folder / "whole.tif", stages=2)
+    return source, result
+
+
+def stop_after(calls, error=Interrupted):
+    """A check that ends the run at its n-th call."""
+    seen = []
+
+    def check():
+        seen.append(None)
+        if len(seen) > calls:
+            raise error
+
+    return check
+
+
+def test_a_plan_survives_its_json(small_model, make_raster, tmp_path):
+    source = make_raster(dtype="float32", nodata=float("nan"))
+    plan = make_plan(small_job(small_model, source, tmp_path / "o.tif", stages=2, extent=[500_000, 0, 500_100, 5e6]))
+    again = JobPlan.from_json(plan.to_json())
+    assert again.to_json() == plan.to_json() and again.sha256 == plan.sha256
+    assert again.stages == plan.stages and again.geometry == plan.geometry
+
+
+def test_a_plan_changed_by_hand_is_refused(small_model, make_raster, tmp_path):
+    plan = make_plan(small_job(small_model, make_raster(), tmp_path / "o.tif"))
+    with pytest.raises(PlanError, match="was changed"):
+        JobPlan.from_json(plan.to_json().replace('"seed": 0', '"seed": 1'))
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(st.integers(0, 17), st.integers(1, 18)),
+    st.tuples(st.integers(0, 21), st.integers(1, 22)),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_any_part_in_any_blocks_in_any_order_is_the_crop_of_the_whole(
+    small_model, scene, tmp_path, rows, cols, side, order
+):
+    source, whole = scene
+    top, left, bottom, right = rows[0], cols[0], min(18, sum(rows)), min(22, sum(cols))
+    extent = [500_000 + 10 * left, 5_000_000 - 10 * bottom, 500_000 + 10 * right, 5_000_000 - 10 * top]
+    plan = make_plan(small_job(small_model, source, tmp_path / "part.tif", stages=2, extent=extent))
+    job = JobRun(dataclasses.replace(plan, block_windows=side), lambda p: None, keep_on)
+    with pytest.MonkeyPatch.context() as patch:
+        in_order = LocalExecutor.run
+
+        def shuffled(self, sample, stage, blocks, done):
+            in_order(self, sample, stage, order.sample(blocks, len(blocks)), done)
+
+        patch.setattr(LocalExecutor, "run", shuffled)
+        part = job.run()
+    for k, factor in ((0, 4), (1, 16)):
+        there = slice(top * factor, bottom * factor), slice(left * factor, right * factor)
+        np.testing.assert_array_equal(read(part.outputs[k]), read(whole.outputs[k])[(slice(None), *there)])
+
+
+def test_a_preview_of_one_window_shows_the_runs_pixels(small_model, scene, tmp_path):
+    source, whole = scene
+    extent = [500_080, 4_999_840, 500_160, 4_999_920]
+    preview = run(small_model, source, tmp_path / "preview.tif", extent=extent)
+    np.testing.assert_array_equal(read(preview.outputs[0]), read(whole.outputs[0])[:, 32:64, 32:64])
+
+
+def test_blocks_in_order_compute_every_window_once(small_model, scene):
+    source, whole = scene
+    plan = make_plan(small_job(small_model, source, "unused.tif", stages=2))
+    assert len(plan.blocks(2)) > 80
+    assert whole.evaluations == sum(plan.windows) * plan.sampling.steps
+
+
+def test_an_interrupted_job_goes_on_where_it_stopped(small_model, scene, tmp_path):
+    source, whole = scene
+    with pytest.raises(Interrupted):
+        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations // 2))
+    assert not (tmp_path / "out.tif").exists()
+    result = run(small_model, source, tmp_path / "out.tif", stages=2)
+    assert result.blocks_resumed > 20
+    assert result.evaluations < 0.8 * whole.evaluations
+    for made, expected in zip(result.outputs, whole.outputs):
+        np.testing.assert_array_equal(read(made), read(expected))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "out_stage1.tif"]
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "delay"),
+    [
+        ("backend.jobs.directory.write_block", 3, 0.0),
+        ("backend.jobs.directory.write_block", 30, 0.002),
+        ("backend.raster.output.to_disk", 5, 0.0),
+        ("backend.jobs.directory.write_mosaic", 1, 0.0),
+        ("backend.jobs.runner.write_cog", 2, 0.0),
+        ("backend.jobs.runner.write_cog", 2, 0.01),
+        ("backend.jobs.runner.consistency_psnr", 1, 0.0),
+    ],
+)
+def test_a_killed_job_loses_nothing_and_keeps_nothing_wrong(small_model, scene, tmp_path, where, call, delay):
+    source, whole = scene
+    job = small_job(small_model, source, tmp_path / "out.tif", stages=2)
+    arguments = [json.dumps(job.to_dict()), where, str(call), str(delay)]
+    script = str(Path(__file__).with_name("killed_job.py"))
+    killed = subprocess.run(
+        [sys.executable, script, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out.tif").exists()
+    result = resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+    for made, expected in zip(result.outputs, whole.outputs):
+        np.testing.assert_array_equal(read(made), read(expected))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "out_stage1.tif"]
+
+
+def test_a_cancelled_job_stays_in_the_folder_that_the_user_named(small_model, scene, tmp_path):
+    source, whole = scene
+    fields = {"stages": 2, "job_dir": str(tmp_path / "job")}
+    with pytest.raises(Cancelled):
+        run(small_model, source, tmp_path / "out.tif", check=stop_after(whole.evaluations // 2, Cancelled), **fields)
+    assert resume(tmp_path / "job", lambda p: None, keep_on).blocks_resumed > 20
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(whole.outputs[1]))
+    assert not (tmp_path / "job").exists()
+
+
+def test_another_job_in_the_folder_is_refused_by_what_differs(small_model, scene, tmp_path):
+    source, whole = scene
+    with pytest.raises(Interrupted):
+        run(small_model, source, tmp_path / "out.tif", check=stop_after(30))
+    kept = sorted(default_folder(str(tmp_path / "out.tif")).rglob("*.tif"))
+    with pytest.raises(PlanError, match=r"differs in sampling, seed \(0, now 3\)\. Resume that one"):
+        run(small_model, source, tmp_path / "out.tif", seed=3, steps=2)
+    assert kept and sorted(default_folder(str(tmp_path / "out.tif")).rglob("*.tif")) == kept
+
+
+def test_damaged_blocks_are_made_again(small_model, scene, tmp_path):
+    source, whole = scene
+    with pytest.raises(Interrupted):
+        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations * 2 // 3))
+    blocks = sorted((default_folder(str(tmp_path / "out.tif")) / "blocks").rglob("*.tif"))
+    for number, path in enumerate(random.Random(1).sample(blocks, 12)):
+        content = bytearray(path.read_bytes())
+        content[len(content) * (number + 1) // 14] ^= 0x10
+        path.write_bytes(content)
+    for path in random.Random(2).sample(blocks, 12):
+        edges = path.with_suffix(".npz")
+        content = bytearray(edges.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        edges.write_bytes(content)
+    result = run(small_model, source, tmp_path / "out.tif", stages=2)
+    assert 0 < result.blocks_resumed < len(blocks)
+    for made, expected in zip(result.outputs, whole.outputs):
+        np.testing.assert_array_equal(read(made), read(expected))
+
+
+def test_resuming_what_is_no_job_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="holds no unfinished job"):
+        resume(tmp_path, lambda p: None, keep_on)
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(PlanError, match="cannot be read"):
+        resume(tmp_path, lambda p: None, keep_on)
+
+
+def test_two_jobs_on_one_result_are_told_apart(small_model, scene, tmp_path):
+    source, _ = scene
+    refused = []
+
+    def second(progress):
+        if not refused:
+            for folder in (None, str(tmp_path / "other")):
+                with pytest.raises(JobBusyError, match="Another job works on .*out.tif") as error:
+                    run(small_model, source, tmp_path / "out.tif", job_dir=folder)
+                refused.append(str(error.value))
+
+    run(small_model, source, tmp_path / "out.tif", report=second)
+    assert f"(process {os.getpid()} on " in refused[0]
+    assert (tmp_path / "out.tif").exists()
+
+
+def test_a_source_that_changed_before_the_resume_is_never_mixed(small_model, make_raster, tmp_path):
+    source = make_raster()
+    with pytest.raises(Interrupted):
+        run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
+    make_raster(height=21)
+    with pytest.raises(InputError, match="source raster changed"):
+        resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+    with pytest.raises(PlanError, match="differs in .*source"):
+        run(small_model, source, tmp_path / "out.tif")
+
+
+def test_a_poison_block_does_not_stop_the_others(small_model, scene, tmp_path, monkeypatch):
+    source, whole = scene
+    original, calls = engine_module.Engine.windows, []
+
+    def sometimes_nan(self, lows, noises, resolution):
+        calls.append(None)
+        if len(calls) == 5:
+            raise NetworkOutputError("The network returned values that are not numbers.")
+        return original(self, lows, noises, resolution)
+
+    monkeypatch.setattr(engine_module.Engine, "windows", sometimes_nan)
+    with pytest.raises(NetworkOutputError, match=r"Block \d{4}_\d{4} of stage 1 could not be made.*All other blocks"):
+        run(small_model, source, tmp_path / "out.tif", stages=2)
+    result = run(small_model, source, tmp_path / "out.tif", stages=2)
+    assert result.blocks_resumed == len(make_plan(small_job(small_model, source, "o.tif")).blocks(1)) - 1
+    np.testing.assert_array_equal(read(result.outputs[1]), read(whole.outputs[1]))
+
+
+def fill(disk, spare=8192):
+    """Take all space of a small file system but ``spare``."""
+    with (disk / "other").open("ab") as stream:
+        stream.write(bytes(max(0, shutil.disk_usage(disk).free - spare)))
+
+
+@pytest.mark.parametrize("phase", ["generating", "writing"])
+def test_a_disk_that_fills_up_keeps_what_is_finished(small_model, make_raster, tmp_path, tiny_disk, phase):
+    source = make_raster(values=np.random.default_rng(0).uniform(0, 255, (3, 24, 24)))
+    seen = []
+
+    def report(progress):
+        seen.append(progress)
+        if progress.message == phase and progress.windows_done > 4:
+            fill(tiny_disk)
+
+    output = tiny_disk / "out.tif"
+    with pytest.raises(DiskFullError, match=r"The disk is full while .* What is finished is kept in "):
+        run(small_model, source, output, report=report)
+    assert not output.exists() and not list(tiny_disk.rglob("*.part*"))
+    (tiny_disk / "other").unlink()
+    result = resume(default_folder(str(output)), lambda p: None, keep_on)
+    assert result.blocks_resumed > 0
+    np.testing.assert_array_equal(read(output), read(run(small_model, source, tmp_path / "free.tif").outputs[0]))
+
+
+def test_a_disk_too_full_for_one_block_leaves_nothing(small_model, make_raster, tiny_disk, monkeypatch):
+    monkeypatch.setattr(JobPlan, "disk_bytes", property(lambda self: 0))
+    fill(tiny_disk)
+    with pytest.raises(DiskFullError, match="The disk is full"):
+        run(small_model, make_raster(), tiny_disk / "out.tif")
+    assert [p.name for p in tiny_disk.iterdir()] == ["other"]
+
+
+def test_results_are_valid_cloud_optimized_geotiffs(scene):
+    for path in scene[1].outputs:
+        valid, errors, _ = cog_validate(path, strict=True, quiet=True)
+        assert valid, errors
+
+
+def test_live_mosaics_show_what_is_finished(small_model, scene, tmp_path, monkeypatch):
+    source, whole = scene
+    monkeypatch.setattr("backend.jobs.runner.LIVE_SECONDS", 0.0)
+    seen = []
+
+    def report(progress):
+        live_path = progress.mosaic
+        if live_path and progress.windows_done > 60 and not seen:
+            expected = read(whole.outputs[1])
+            live = read(live_path)
+            there = live.any(axis=0)
+            seen.append(there.mean())
+            np.testing.assert_array_equal(live[:, there], expected[:, there])
+
+    run(small_model, source, tmp_path / "out.tif", stages=2, report=report)
+    assert 0 < seen[0] < 1
+
+
+def test_samples_make_mean_and_standard_deviation(small_model, make_raster, tmp_path):
+    values = np.random.default_rng(1).uniform(60, 200, (3, 20, 24))
+    values[:, 3:5, 4:8] = 0
+    source = make_raster(values=values, nodata=0)
+    result = run(small_model, source, tmp_path / "out.tif", seed=4, samples=3)
+    each = [read(run(small_model, source, tmp_path / f"{k}.tif", seed=4 + k).outputs[0]).astype(float) for k in range(3)]
+    np.testing.assert_array_equal(read(result.outputs[0]), each[0])
+    assert [Path(p).name for p in result.statistics] == ["out_mean.tif", "out_std.tif"]
+    hole = np.zeros((80, 96), bool)
+    hole[12:20, 16:32] = True
+    mean, deviation = (read(p) for p in result.statistics)
+    np.testing.assert_array_equal(np.isnan(mean), np.broadcast_to(hole, mean.shape))
+    np.testing.assert_allclose(mean[:, ~hole], np.mean(each, axis=0)[:, ~hole], rtol=1e-6)
+    np.testing.assert_allclose(deviation[:, ~hole], np.std(each, axis=0, ddof=1)[:, ~hole], rtol=1e-5, atol=1e-5)
+    assert deviation[:, ~hole].max() > 0
+
+
+def with_batch(small_model, source, output, batch, **fields):
+    plan = make_plan(small_job(small_model, source, output, **fields))
+    return JobRun(dataclasses.replace(plan, batch=batch, block_windows=3), lambda p: None, keep_on).run()
+
+
+def test_several_windows_at_a_time_repeat_bit_for_bit_too(small_model, scene, tmp_path):
+    source, whole = scene
+    a = with_batch(small_model, source, tmp_path / "a.tif", 4)
+    part = with_batch(
+        small_model, source, tmp_path / "b.tif", 4, extent=[500_050, 4_999_850, 500_170, 4_999_960]
+    )
+    np.testing.assert_array_equal(read(part.outputs[0]), read(a.outputs[0])[:, 16:60, 20:68])
+    difference = read(a.outputs[0]).astype(int) - read(whole.outputs[0])
+    assert np.abs(difference).max() <= 1
+
+
+class SmallMemory(torch.nn.Module):
+    """A network that runs out of memory above some windows at a time."""
+
+    def __init__(self, network, limit):
+        super().__init__()
+        self.network, self.limit = network, limit
+
+    def forward(self, noisy, time, condition):
+        if len(noisy) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.network(noisy, time, condition)
+
+
+@pytest.mark.parametrize("limit", [2, 0])
+def test_too_small_memory_halves_the_batch_down_to_a_sentence(small_model, scene, tmp_path, monkeypatch, limit):
+    source, whole = scene
+    use = engine_module.Engine._use
+
+    def small(self, dtype):
+        use(self, dtype)
+        if self.sampling.sampler != "ddim":  # not while calibrating
+            self.forward = SmallMemory(self.forward, limit)
+
+    monkeypatch.setattr(engine_module.Engine, "_use", small)
+    if limit == 0:
+        with pytest.raises(DeviceError, match="too small for one window. Choose the CPU"):
+            with_batch(small_model, source, tmp_path / "a.tif", 8)
+        return
+    made = with_batch(small_model, source, tmp_path / "a.tif", 8)
+    assert np.abs(read(made.outputs[0]).astype(int) - read(whole.outputs[0])).max() <= 1
+    assert any("fewer windows at a time" in w for w in made.warnings)
+
+
+def test_what_is_no_number_in_bfloat16_is_made_in_float32(small_model, scene, tmp_path, monkeypatch):
+    source, _ = scene
+    original = engine_module.Engine._one_batch
+
+    def overflowing(self, lows, noises, resolution):
+        made = original(self, lows, noises, resolution)
+        return made if self.network.unet.parameters().__next__().dtype == torch.float32 else made * np.nan
+
+    monkeypatch.setattr(engine_module.Engine, "_one_batch", overflowing)
+    extent = [500_000, 4_999_900, 500_100, 5_000_000]
+    a = run(small_model, source, tmp_path / "a.tif", extent=extent, precision="bfloat16")
+    b = run(small_model, source, tmp_path / "b.tif", extent=extent, precision="float32")
+    np.testing.assert_array_equal(read(a.outputs[0]), read(b.outputs[0]))
+
+
+def test_a_directory_knows_nothing_of_missing_neighbours(small_model, make_raster, tmp_path):
+    plan = make_plan(small_job(small_model, make_raster(), tmp_path / "o.tif"))
+    assert JobDirectory(tmp_path / "none").edges(1, 1, plan.blocks(1)[-1]) == {}
