@@ -85,7 +85,8 @@ def resume(arguments: argparse.Namespace) -> int:
     check = raise_on_signals()
     from backend.jobs import runner
 
-    print_result(lambda report: runner.resume(Path(arguments.folder), report, check), arguments.json)
+    folder = Path(arguments.folder)
+    print_result(lambda report: runner.resume(folder, report, check, arguments.executor), arguments.json)
     return 0
 
 
@@ -174,6 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("resume", help="finish an interrupted job")
     verb.add_argument("folder", help="the job's folder")
     verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    verb.add_argument("--executor", metavar="TEXT", help="where to compute the rest; else as the job was started")
     verb.set_defaults(run=resume)
 
     verb = verbs.add_parser("inspect", help="tell what the backend sees in a raster")

@@ -144,7 +144,7 @@ class Server:
         return JobRun(make_plan(Job.from_dict(params.get("job") or {})), *self._hooks(id_)).run()
 
     def _resume(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
-        return resume(Path(str(params.get("folder") or "")), *self._hooks(id_))
+        return resume(Path(str(params.get("folder") or "")), *self._hooks(id_), params.get("executor"))
 
     def _hooks(self, id_: Any) -> tuple[Callable[[Progress], None], Callable[[], None]]:
         """(report, check) of a job: its progress goes to the client, its cancel and the session's end come back."""

@@ -31,12 +31,13 @@ from backend.cascade.block import Edges, RenderedBlock
 from backend.cascade.planning import Block
 from backend.errors import InputError, JobBusyError, PlanError
 from backend.jobs.plan import JobPlan
+from backend.models.bundle import Bundle, open_bundle
 from backend.protocol import data_home
 from backend.raster import provenance
 from backend.raster.grid import Region
 from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic, writing
 
-PLAN, OWNER, LOCK = "plan.json", "owner.json", "lock"
+PLAN, OWNER, LOCK, MODEL = "plan.json", "owner.json", "lock", "model"
 PLAN_TAG, EVALUATIONS_TAG = "METAEARTH_PLAN_SHA256", "METAEARTH_EVALUATIONS"
 
 NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
@@ -129,6 +130,20 @@ class JobDirectory:
             return f" (process {owner['pid']} on {owner['host']}, since {owner['since']})"
         except (OSError, ValueError, KeyError):
             return ""
+
+    def bundle(self, plan: JobPlan) -> Bundle:
+        """The plan's model: the copy in this folder if there is one."""
+        own = self.folder / MODEL
+        return open_bundle(own) if own.is_dir() else plan.bundle
+
+    def keep_model(self, plan: JobPlan) -> None:
+        """Copy the plan's model here, where every machine finds it that finds the job."""
+        partial, own = self.folder / f"{MODEL}.part", self.folder / MODEL
+        if not own.is_dir():
+            with writing(own, plan.bundle.weights.stat().st_size):
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(plan.model_folder, partial)
+                partial.rename(own)
 
     def block_path(self, sample: int, stage: int, block: Block) -> Path:
         """Where a block's file is, or will be; samples and stages count from 1."""

@@ -17,6 +17,9 @@ Done = Callable[[Block, BlockReport], None]
 class Executor(Protocol):
     """Computes blocks; a context manager."""
 
+    warnings: list[str]
+    """What the user should know of the machines."""
+
     def __enter__(self) -> Executor: ...
 
     def __exit__(self, *error: object) -> None: ...
@@ -33,6 +36,7 @@ class LocalExecutor:
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
+        self.warnings: list[str] = []
 
     def __enter__(self) -> LocalExecutor:
         return self

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +281,17 @@ def _block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
 
 
 def executor_of(job: Job) -> str:
-    """ "local", or where the Dask cluster is; auto is what DASK_SCHEDULER_ADDRESS says, else local."""
-    return (os.environ.get("DASK_SCHEDULER_ADDRESS") or LOCAL) if job.executor == "auto" else job.executor
+    """ "local", "local:N" for N processes, or where the Dask cluster is.
+
+    auto is what DASK_SCHEDULER_ADDRESS says, else local; on a machine with several GPUs local means one process each.
+    """
+    asked = (os.environ.get("DASK_SCHEDULER_ADDRESS") or LOCAL) if job.executor == "auto" else job.executor
+    gpus = torch.cuda.device_count() if job.device != "cpu" else 0
+    if asked == LOCAL and gpus > 1 and find_spec("distributed"):
+        return f"{LOCAL}:{gpus}"
+    if asked.startswith(f"{LOCAL}:") and not asked.partition(":")[2].isdigit():
+        raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
+    return asked
 
 
 def _warnings(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | None, native_m: float) -> list[str]:

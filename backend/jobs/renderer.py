@@ -12,7 +12,7 @@ import torch
 from backend.cascade.block import BlockRenderer, Edges, RenderedBlock, StageSettings
 from backend.cascade.engine import Engine
 from backend.cascade.planning import Block
-from backend.errors import InputError, NetworkOutputError
+from backend.errors import InputError, ModelError, NetworkOutputError
 from backend.jobs.directory import EVALUATIONS_TAG, NEIGHBOURS, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.raster.mosaic import Mosaic
@@ -42,8 +42,11 @@ class Renderer:
         after_window: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan, self.directory, self.after_window = plan, directory, after_window
+        bundle = directory.bundle(plan)
+        if bundle.sha256() != plan.model_sha256:
+            raise ModelError(f"The model {plan.model} changed since the job was planned; start the job anew.")
         self.engine = Engine(
-            plan.bundle,
+            bundle,
             plan.model_sha256,
             plan.sampling,
             plan.device,

@@ -64,10 +64,11 @@ class JobRun:
         After an error or an interruption, finished blocks stay in the job's directory and the next run goes on with
         them; after a cancel they stay if the user has named the directory.
         """
-        existed = self.directory.folder.exists()
+        existed, job = self.directory.folder.exists(), self.plan.job
         with self.directory.locked(self.plan.stages[-1].path):
             try:
-                self.plan = self.directory.adopt(self.plan)
+                found = self.directory.adopt(self.plan)
+                self.plan = replace(found, job=replace(found.job, executor=job.executor, job_dir=job.job_dir))
                 choose_device(self.plan.device)  # the plan's, or a sentence
                 if device_name(self.plan.device) != self.plan.device_name:
                     self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
@@ -90,6 +91,8 @@ class JobRun:
         with ExitStack() as opened:
             raster = opened.enter_context(RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m))
             executor = opened.enter_context(self._executor())
+            for warning in executor.warnings:
+                self._warn(warning)
             for self.sample in range(1, job.samples + 1):
                 for self.stage in range(1, len(plan.stages) + 1):
                     self._run_stage(executor)
@@ -253,10 +256,11 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
-def resume(folder: Path, report: Report, check: Callable[[], None]) -> JobResult:
-    """Finish the job in a directory; a cancel keeps what is finished."""
+def resume(folder: Path, report: Report, check: Callable[[], None], executor: str | None = None) -> JobResult:
+    """Finish the job in a directory, with its own executor or another; a cancel keeps what is finished."""
     plan = JobDirectory(folder.absolute()).plan()
-    plan = replace(plan, job=replace(plan.job, job_dir=str(folder.absolute())))
+    job = replace(plan.job, job_dir=str(folder.absolute()), executor=executor or plan.job.executor)
+    plan = replace(plan, job=job)
     return JobRun(plan, report, check).run()
 
 

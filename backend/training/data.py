@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.errors import InputError
 from backend.training.split import ImageEntry, entries, require_training_split
 
 Image = NDArray[np.uint8]

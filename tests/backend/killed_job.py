@@ -1,8 +1,10 @@
 """A job in a process of its own that is killed (SIGKILL) in the middle of a named function.
 
-Arguments: the job as JSON, ``module.function``, the number of the call, seconds from that call to the kill.
+Arguments: the job as JSON, ``module:function`` or ``module:Class.method``, the number of the call,
+seconds from that call to the kill.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -20,9 +22,10 @@ from backend.protocol import Job
 
 
 def kill_in(target: str, number: int, delay: float) -> None:
-    module_name, name = target.rsplit(".", 1)
-    module = importlib.import_module(module_name)
-    original = getattr(module, name)
+    module_name, _, path = target.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module_name))
+    original = getattr(owner, name)
     calls = []
 
     def die():
@@ -37,7 +40,7 @@ def kill_in(target: str, number: int, delay: float) -> None:
             threading.Thread(target=die).start()
         return original(*args, **kwargs)
 
-    setattr(module, name, counting)
+    setattr(owner, name, counting)
 
 
 torch.set_num_threads(1)

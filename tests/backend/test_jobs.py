@@ -149,13 +149,13 @@ def test_an_interrupted_job_goes_on_where_it_stopped(small_model, scene, tmp_pat
 @pytest.mark.parametrize(
     ("where", "call", "delay"),
     [
-        ("backend.jobs.directory.write_block", 3, 0.0),
-        ("backend.jobs.directory.write_block", 30, 0.002),
-        ("backend.raster.output.to_disk", 5, 0.0),
-        ("backend.jobs.directory.write_mosaic", 1, 0.0),
-        ("backend.jobs.runner.write_cog", 2, 0.0),
-        ("backend.jobs.runner.write_cog", 2, 0.01),
-        ("backend.jobs.runner.consistency_psnr", 1, 0.0),
+        ("backend.jobs.directory:write_block", 3, 0.0),
+        ("backend.jobs.directory:write_block", 30, 0.002),
+        ("backend.raster.output:to_disk", 5, 0.0),
+        ("backend.jobs.directory:write_mosaic", 1, 0.0),
+        ("backend.jobs.runner:write_cog", 2, 0.0),
+        ("backend.jobs.runner:write_cog", 2, 0.01),
+        ("backend.jobs.runner:consistency_psnr", 1, 0.0),
     ],
 )
 def test_a_killed_job_loses_nothing_and_keeps_nothing_wrong(small_model, scene, tmp_path, where, call, delay):
@@ -185,7 +185,7 @@ def test_a_cancelled_job_stays_in_the_folder_that_the_user_named(small_model, sc
 
 
 def test_another_job_in_the_folder_is_refused_by_what_differs(small_model, scene, tmp_path):
-    source, whole = scene
+    source, _ = scene
     with pytest.raises(Interrupted):
         run(small_model, source, tmp_path / "out.tif", check=stop_after(30))
     kept = sorted(default_folder(str(tmp_path / "out.tif")).rglob("*.tif"))
@@ -330,7 +330,8 @@ def test_samples_make_mean_and_standard_deviation(small_model, make_raster, tmp_
     values[:, 3:5, 4:8] = 0
     source = make_raster(values=values, nodata=0)
     result = run(small_model, source, tmp_path / "out.tif", seed=4, samples=3)
-    each = [read(run(small_model, source, tmp_path / f"{k}.tif", seed=4 + k).outputs[0]).astype(float) for k in range(3)]
+    alone = [run(small_model, source, tmp_path / f"{k}.tif", seed=4 + k) for k in range(3)]
+    each = [read(one.outputs[0]).astype(float) for one in alone]
     np.testing.assert_array_equal(read(result.outputs[0]), each[0])
     assert [Path(p).name for p in result.statistics] == ["out_mean.tif", "out_std.tif"]
     hole = np.zeros((80, 96), bool)

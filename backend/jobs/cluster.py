@@ -1,0 +1,257 @@
+"""Blocks on a Dask cluster: probe, two tasks a worker in flight, retries, and what to say when something dies."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tempfile
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from backend.cascade.planning import Block
+from backend.errors import ExecutorError, MetaEarthError, NetworkOutputError
+from backend.jobs import worker
+from backend.jobs.directory import JobDirectory
+from backend.jobs.executors import Done, raise_failures
+from backend.jobs.plan import JobPlan
+from backend.jobs.renderer import BlockReport
+from backend.jobs.worker import STOP, Probe
+
+try:
+    import distributed
+    from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster
+except ImportError as error:
+    raise ExecutorError("Jobs on a cluster need the package distributed: pip install distributed.") from error
+
+CONNECT_SECONDS = 20
+WORKERLESS_SECONDS = 60
+TASKS_A_WORKER = 2
+RETRIES = 2
+
+
+class ClusterExecutor:
+    """Computes blocks on the workers of a scheduler; see `Executor`.
+
+    ``address`` is tcp://host:port, tls://host:port, a scheduler file, or local:N for N processes of this machine.
+    """
+
+    def __init__(self, address: str, plan: JobPlan, directory: JobDirectory, check: Callable[[], None]) -> None:
+        self.address, self.plan, self.directory, self.check = address, plan, directory, check
+        self.warnings: list[str] = []
+        self._stack = ExitStack()
+        self._futures: dict[Future, Block] = {}
+        self._run = secrets.token_hex(4)
+
+    def __enter__(self) -> ClusterExecutor:
+        try:
+            self._client = self._stack.enter_context(self._connect())
+            self._stack.callback(self._end_tasks)
+            (self.directory.folder / STOP).unlink(missing_ok=True)
+            self.directory.keep_model(self.plan)
+            self._upload_code()
+            self._probe()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _connect(self) -> Client:
+        kind, _, count = self.address.partition(":")
+        if kind == "local":
+            return Client(self._stack.enter_context(local_cluster(int(count), self.plan.device)))
+        try:
+            if "://" in self.address:
+                self._warn_of_open_door()
+                return Client(self.address, timeout=CONNECT_SECONDS)
+            if not Path(self.address).is_file():
+                raise OSError("there is no such file")
+            return Client(scheduler_file=self.address, timeout=CONNECT_SECONDS)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ExecutorError(f"No Dask scheduler answers at {self.address} ({error}).") from error
+
+    def _warn_of_open_door(self) -> None:
+        found = urlsplit(self.address)
+        if found.scheme != "tls" and found.hostname not in ("localhost", "127.0.0.1", "::1"):
+            self.warnings.append(
+                f"The connection to {self.address} is neither encrypted nor protected: whoever reaches that port can "
+                "run programs on its workers. Use tls:// on a network that you do not own."
+            )
+
+    def _upload_code(self) -> None:
+        """Give the workers our code, those that come later too."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "metaearth_backend.zip"
+            path.write_bytes(packed_code())
+            self._client.upload_file(str(path))
+
+    def _probe(self) -> None:
+        """`ExecutorError` names the workers that cannot do this job, and why."""
+        threads = self._wait_for_workers()
+        nonce = f"probe-{self._run}"
+        own = self.directory.folder / nonce
+        own.write_text(nonce, encoding="utf-8")
+        asked = {
+            address: self._client.submit(
+                worker.probe, str(self.directory.folder), nonce, count, workers=[address], pure=False
+            )
+            for address, count in threads.items()
+        }
+        problems, names = [], set()
+        try:
+            for address, future in asked.items():
+                try:
+                    found: Probe = future.result(timeout=120)
+                except Exception as error:  # whatever a foreign machine's Python has to say
+                    problems.append(f"{address}: {type(error).__name__}: {error}")
+                    continue
+                names.add(found.device_name)
+                if found.problem:
+                    problems.append(f"{address} on {found.host}: {found.problem}")
+        finally:
+            for left in self.directory.folder.glob(f"{nonce}*"):
+                left.unlink(missing_ok=True)
+        if problems:
+            raise ExecutorError("The cluster cannot do this job. " + "; ".join(problems) + ".")
+        if len(names | {self.plan.device_name}) > 1:
+            self.warnings.append(
+                f"The job was planned for {self.plan.device_name}, and its workers have {', '.join(sorted(names))}: "
+                "their blocks equal each other within rounding, not bit for bit."
+            )
+
+    def _wait_for_workers(self) -> dict[str, int]:
+        """Threads of each worker, by address."""
+        end = time.monotonic() + WORKERLESS_SECONDS
+        while not (threads := self._client.nthreads()):
+            self.check()
+            if time.monotonic() > end:
+                raise ExecutorError(f"The scheduler at {self.address} has no workers. Start some, then resume the job.")
+            time.sleep(0.2)
+        return dict(threads)
+
+    def run(self, sample: int, stage: int, blocks: list[Block], done: Done) -> None:
+        """See `Executor`."""
+        waiting, failures = deque(blocks), list[NetworkOutputError]()
+        while waiting or self._futures:
+            self.check()
+            try:
+                self._submit(sample, stage, waiting)
+                finished = self._finished()
+            except (OSError, TimeoutError) as error:
+                raise self._lost(error) from error
+            for future in finished:
+                block = self._futures.pop(future)
+                try:
+                    done(block, self._report(future, block, stage))
+                except NetworkOutputError as error:
+                    failures.append(error)
+        raise_failures(failures)
+
+    def _submit(self, sample: int, stage: int, waiting: deque[Block]) -> None:
+        """Keep a few tasks a worker in flight, no more."""
+        room = TASKS_A_WORKER * len(self._wait_for_workers()) - len(self._futures)
+        while waiting and room > 0:
+            block = waiting.popleft()
+            future = self._client.submit(
+                worker.render,
+                str(self.directory.folder),
+                sample,
+                stage,
+                block.row,
+                block.col,
+                key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}",
+                pure=False,
+                retries=RETRIES,
+            )
+            self._futures[future] = block
+            room -= 1
+
+    def _finished(self) -> list[Future]:
+        """Tasks that ended within half a second."""
+        try:
+            return list(distributed.wait(list(self._futures), timeout=0.5, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            if self._client.status != "running":
+                raise
+            return []
+
+    def _report(self, future: Future, block: Block, stage: int) -> BlockReport:
+        """What a task returned; its error in our words."""
+        if future.status in ("cancelled", "lost"):
+            raise self._lost(None)
+        error = future.exception() if future.status == "error" else None
+        if error is None:
+            return future.result()
+        if isinstance(error, KilledWorker):
+            deaths = error.allowed_failures + 1
+            raise NetworkOutputError(
+                f"Block {block.name} of stage {stage} could not be made: {deaths} workers died at it."
+            ) from error
+        if isinstance(error, MetaEarthError):
+            raise error
+        raise ExecutorError(
+            f"Block {block.name} of stage {stage} failed on the cluster {RETRIES + 1} times "
+            f"({type(error).__name__}: {error}). What is finished is kept in {self.directory.folder}."
+        ) from error
+
+    def _lost(self, error: BaseException | None) -> ExecutorError:
+        why = f" ({error})" if error and str(error) else ""
+        return ExecutorError(
+            f"The connection to the Dask scheduler at {self.address} was lost{why}. What is finished is kept in "
+            f"{self.directory.folder}: resume the job when the scheduler is back."
+        )
+
+    def _end_tasks(self) -> None:
+        """Nothing of the job runs on the cluster afterwards, and no worker keeps its files open."""
+        if self._client.status != "running":
+            return
+        try:
+            if self._futures:
+                (self.directory.folder / STOP).touch()
+                self._client.cancel(list(self._futures), force=True)
+                end = time.monotonic() + 10
+                while any(self._client.processing().values()) and time.monotonic() < end:
+                    time.sleep(0.1)
+            self._client.run(worker.forget, on_error="ignore")
+        except (OSError, TimeoutError):
+            pass  # the scheduler is gone, and with it the tasks
+
+
+def packed_code() -> bytes:
+    """The backend's own modules as a zip archive, the same bytes for the same code."""
+    root = Path(__file__).resolve().parents[2]
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((root / "backend").rglob("*.py")):
+            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
+    return stream.getvalue()
+
+
+def local_cluster(count: int, device: str) -> SpecCluster:
+    """``count`` worker processes on this machine, each with a GPU of its own where there are GPUs."""
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    threads = max(1, (os.cpu_count() or 1) // count)
+    workers = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": threads,
+                "memory_limit": 0,
+                "dashboard": False,
+                "env": {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {},
+            },
+        }
+        for number in range(count)
+    }
+    options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": options}, silence_logs=30)

@@ -1,0 +1,262 @@
+"""A real Dask cluster on loopback: the same pixels, and what happens when its parts die."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from backend.errors import Cancelled, ExecutorError, NetworkOutputError
+from backend.jobs import cluster as cluster_module
+from backend.jobs import plan as plan_module
+from backend.jobs.directory import default_folder
+from backend.jobs.plan import executor_of
+from backend.jobs.runner import resume
+from backend.protocol import Job
+
+from .conftest import RasterMaker, keep_on, run, small_job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+class Cluster:
+    """A scheduler and workers as processes, in a folder where our code is not."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        self.file = folder / "scheduler.json"
+        self.workers = []
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)]
+        self.scheduler = self._start("dask_scheduler", *options)
+        end = time.monotonic() + 60
+        while not self.file.exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def _start(self, program, *options, prefix=()):
+        with (self.folder / "log").open("a") as log:
+            command = [*prefix, sys.executable, "-m", f"distributed.cli.{program}", *options]
+            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+            return subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def address(self):
+        return json.loads(self.file.read_text())["address"]
+
+    def add_worker(self, prefix=()):
+        options = ["--scheduler-file", str(self.file), "--nthreads", "1", "--no-dashboard"]
+        self.workers.append(self._start("dask_worker", *options, prefix=prefix))
+
+    def close(self):
+        for process in (*self.workers, self.scheduler):
+            kill_group(process)
+
+
+def kill_group(process):
+    """SIGKILL a process and its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("dask") / "cluster")
+    cluster.add_worker()
+    cluster.add_worker()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def own_cluster(tmp_path):
+    cluster = Cluster(tmp_path / "cluster")
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory, small_model):
+    """(source, its two stages made in one process)."""
+    folder = tmp_path_factory.mktemp("scene")
+    source = RasterMaker(folder)(height=18, width=22)
+    return source, run(small_model, source, folder / "whole.tif", stages=2)
+
+
+def equal(result, whole):
+    for made, expected in zip(result.outputs, whole.outputs):
+        np.testing.assert_array_equal(read(made), read(expected))
+
+
+def test_two_workers_make_the_same_pixels(two_workers, small_model, scene, tmp_path):
+    source, whole = scene
+    result = run(small_model, source, tmp_path / "out.tif", stages=2, executor=two_workers.address)
+    equal(result, whole)
+    assert result.warnings == []
+    assert result.seconds_network > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "out_stage1.tif"]
+
+
+def test_a_scheduler_file_and_the_environment_name_a_cluster(two_workers, small_model, scene, tmp_path, monkeypatch):
+    source, whole = scene
+    result = run(small_model, source, tmp_path / "out.tif", executor=str(two_workers.file))
+    np.testing.assert_array_equal(read(result.outputs[0]), read(whole.outputs[0]))
+    job = Job.from_dict({"input": "a", "output": "b"})
+    assert executor_of(job) == "local"
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", two_workers.address)
+    assert executor_of(job) == two_workers.address
+
+
+def test_three_processes_of_this_machine_make_the_same_pixels(small_model, scene, tmp_path):
+    source, whole = scene
+    equal(run(small_model, source, tmp_path / "out.tif", stages=2, executor="local:3"), whole)
+
+
+def test_a_worker_that_dies_is_no_loss(own_cluster, small_model, scene, tmp_path):
+    source, whole = scene
+    own_cluster.add_worker()
+    own_cluster.add_worker()
+    killed = []
+
+    def report(progress):
+        if progress.windows_done > 20 and not killed:
+            killed.append(kill_group(own_cluster.workers[0]))
+
+    result = run(small_model, source, tmp_path / "out.tif", stages=2, executor=own_cluster.address, report=report)
+    assert killed
+    equal(result, whole)
+
+
+def test_a_scheduler_that_dies_leaves_a_job_that_can_be_resumed(
+    own_cluster, small_model, scene, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 3)
+    source, whole = scene
+    own_cluster.add_worker()
+    killed = []
+
+    def report(progress):
+        if progress.windows_done > 20 and not killed:
+            killed.append(kill_group(own_cluster.scheduler))
+
+    with pytest.raises(ExecutorError, match=r"connection to the Dask scheduler at tcp://.* was lost.*resume the job"):
+        run(small_model, source, tmp_path / "out.tif", stages=2, executor=own_cluster.address, report=report)
+    assert killed
+    folder = default_folder(str(tmp_path / "out.tif"))
+    with pytest.raises(ExecutorError, match="No Dask scheduler answers"):
+        resume(folder, lambda p: None, keep_on)
+    result = run(small_model, source, tmp_path / "out.tif", stages=2, executor="local")
+    assert result.blocks_resumed > 5
+    equal(result, whole)
+
+
+def test_a_client_that_dies_leaves_the_cluster_idle_and_a_job_that_can_be_resumed(
+    two_workers, small_model, scene, tmp_path
+):
+    source, whole = scene
+    job = small_job(small_model, source, tmp_path / "out.tif", stages=2, executor=two_workers.address)
+    script = str(Path(__file__).with_name("killed_job.py"))
+    arguments = [json.dumps(job.to_dict()), "backend.jobs.runner:JobRun._live_mosaic", "20", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, script, *arguments], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    result = resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+    assert result.blocks_resumed > 10
+    equal(result, whole)
+
+
+def test_cancel_stops_the_workers_and_leaves_nothing(two_workers, small_model, scene, tmp_path):
+    source, _ = scene
+    stop = threading.Event()
+
+    def report(progress):
+        if progress.windows_done > 10:
+            stop.set()
+
+    def check():
+        if stop.is_set():
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(small_model, source, tmp_path / "o.tif", stages=2, executor=two_workers.address, report=report, check=check)
+    time.sleep(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_that_kills_its_workers_is_named(own_cluster, small_model, scene, tmp_path, monkeypatch):
+    source, whole = scene
+    own_cluster.add_worker()
+    poison = "1_2"
+    original = cluster_module.packed_code
+
+    def deadly():
+        """Our code with a line that kills the process at one block."""
+        stream = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(original())) as before, zipfile.ZipFile(stream, "w") as after:
+            for name in before.namelist():
+                text = before.read(name).decode()
+                if name == "backend/jobs/worker.py":
+                    line = "    with _one_at_a_time:\n"
+                    trap = f'    if stage == 1 and f"{{row}}_{{col}}" == "{poison}":\n        os.kill(os.getpid(), 9)\n'
+                    text = text.replace(line, trap + line)
+                after.writestr(name, text)
+        return stream.getvalue()
+
+    monkeypatch.setattr(cluster_module, "packed_code", deadly)
+    with pytest.raises(NetworkOutputError, match=r"Block 0001_0002 of stage 1 could not be made: 4 workers died at it"):
+        run(small_model, source, tmp_path / "out.tif", stages=2, executor=own_cluster.address)
+    result = run(small_model, source, tmp_path / "out.tif", stages=2, executor="local")
+    blocks = len(plan_module.make_plan(small_job(small_model, source, tmp_path / "x.tif", stages=2)).blocks(1))
+    assert result.blocks_resumed == blocks - 1
+    equal(result, whole)
+
+
+def test_workers_that_cannot_see_the_job_are_named(own_cluster, small_model, scene, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    blind = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {shared} && exec "$@"', "sh"]
+    if os.geteuid() or subprocess.run([*blind, "true"], check=False).returncode:
+        pytest.skip("a worker that sees other disks needs root")
+    own_cluster.add_worker(blind)
+    with pytest.raises(ExecutorError, match=r"cannot do this job. tcp://.*does not see the job's folder"):
+        run(small_model, scene[0], shared / "out.tif", executor=own_cluster.address)
+    assert list(shared.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [("tcp://127.0.0.1:9", "No Dask scheduler answers at tcp://127.0.0.1:9"), ("missing.json", "No Dask scheduler")],
+)
+def test_a_cluster_that_is_not_there_is_a_sentence(small_model, scene, tmp_path, monkeypatch, address, sentence):
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
+    with pytest.raises(ExecutorError, match=sentence):
+        run(small_model, scene[0], tmp_path / "out.tif", executor=address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_without_workers_is_a_sentence(own_cluster, small_model, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "WORKERLESS_SECONDS", 1)
+    with pytest.raises(ExecutorError, match="has no workers"):
+        run(small_model, scene[0], tmp_path / "out.tif", executor=own_cluster.address)
