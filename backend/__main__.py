@@ -150,6 +150,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure the engine on this machine."""
+    from backend.evaluation.bench import bench as run_bench
+
+    run_bench(arguments.parts, Path(arguments.data), Path(arguments.output))
+    return 0
+
+
 def models(arguments: argparse.Namespace) -> int:
     """List the installed models."""
     from backend.models.bundle import list_bundles
@@ -203,6 +211,13 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--output", required=True, help="folder for the table (JSON and Markdown) and pictures")
     verb.add_argument("--limit", type=int, default=24, help="at most so many chips a ground resolution")
     verb.set_defaults(run=evaluate)
+
+    verb = verbs.add_parser("bench", help="measure the engine on this machine: cost, memory, seams, workers")
+    parts = ("throughput", "memory", "workers", "resume", "disagreement", "sampler", "modes", "seams")
+    verb.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"some of {', '.join(parts)}")
+    verb.add_argument("--data", default="data", help="folder of imagery, laid out as backend/training/split.toml says")
+    verb.add_argument("--output", required=True, help="folder for bench.json and bench.md")
+    verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("models", help="list the installed models")
     verb.set_defaults(run=models)

@@ -91,18 +91,18 @@ class WindowGeometry:
         A block ends where the blending with the next window begins: [k side S - ramp, (k + 1) side S - ramp). Of its
         neighbours above and to the left it needs only the last ``ramp`` pixels of their windows.
         """
-        step, ramp = side * self.lattice.stride, self.lattice.ramp
+        step, first = side * self.lattice.stride, self.lattice.offset - self.lattice.ramp
         rows, cols = (
-            range((start + ramp) // step, (stop - 1 + ramp) // step + 1)
+            range((start - first) // step, (stop - 1 - first) // step + 1)
             for start, stop in ((region.top, region.bottom), (region.left, region.right))
         )
         return [
             Block(
                 r,
                 c,
-                Region(r * step - ramp, c * step - ramp, (r + 1) * step - ramp, (c + 1) * step - ramp).intersection(
-                    region
-                ),
+                Region(
+                    r * step + first, c * step + first, (r + 1) * step + first, (c + 1) * step + first
+                ).intersection(region),
             )
             for r in rows
             for c in cols

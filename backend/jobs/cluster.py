@@ -8,7 +8,6 @@ import secrets
 import tempfile
 import time
 import zipfile
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +36,35 @@ TASKS_A_WORKER = 2
 RETRIES = 2
 
 
+class BlockQueues:
+    """Blocks in row order, a run of neighbours for each worker: what the neighbours before gave is then on the disk.
+
+    A worker without blocks takes the second half of the longest queue.
+    """
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._queues: dict[str, list[Block]] = {"": blocks}
+
+    def __bool__(self) -> bool:
+        return any(self._queues.values())
+
+    def next(self, worker: str, alive: list[str]) -> Block:
+        """A block for one of the workers that are ``alive``; there must be one left."""
+        for name in [name for name in self._queues if name not in alive]:
+            self._share(self._queues.pop(name), alive)
+        if not self._queues.get(worker):
+            longest = max(self._queues, key=lambda name: len(self._queues[name]))
+            queue = self._queues[longest]
+            self._queues[longest], self._queues[worker] = queue[: len(queue) // 2], queue[len(queue) // 2:]
+        return self._queues[worker].pop(0)
+
+    def _share(self, blocks: list[Block], alive: list[str]) -> None:
+        """Equal runs of the blocks of nobody, or of a worker that died, to all."""
+        bounds = [round(k * len(blocks) / len(alive)) for k in range(len(alive) + 1)]
+        for name, start, stop in zip(alive, bounds, bounds[1:]):
+            self._queues.setdefault(name, []).extend(blocks[start:stop])
+
+
 class ClusterExecutor:
     """Computes blocks on the workers of a scheduler; see `Executor`.
 
@@ -47,7 +75,7 @@ class ClusterExecutor:
         self.address, self.plan, self.directory, self.check = address, plan, directory, check
         self.warnings: list[str] = []
         self._stack = ExitStack()
-        self._futures: dict[Future, Block] = {}
+        self._futures: dict[Future, tuple[Block, str]] = {}
         self._run = secrets.token_hex(4)
 
     def __enter__(self) -> ClusterExecutor:
@@ -141,40 +169,48 @@ class ClusterExecutor:
 
     def run(self, sample: int, stage: int, blocks: list[Block], done: Done) -> None:
         """See `Executor`."""
-        waiting, failures = deque(blocks), list[NetworkOutputError]()
-        while waiting or self._futures:
+        queues, failures = BlockQueues(blocks), list[NetworkOutputError]()
+        while queues or self._futures:
             self.check()
             try:
-                self._submit(sample, stage, waiting)
+                self._submit(sample, stage, queues)
                 finished = self._finished()
             except (OSError, TimeoutError) as error:
                 raise self._lost(error) from error
             for future in finished:
-                block = self._futures.pop(future)
+                block, _ = self._futures.pop(future)
                 try:
                     done(block, self._report(future, block, stage))
                 except NetworkOutputError as error:
                     failures.append(error)
         raise_failures(failures)
 
-    def _submit(self, sample: int, stage: int, waiting: deque[Block]) -> None:
+    def _submit(self, sample: int, stage: int, queues: BlockQueues) -> None:
         """Keep a few tasks a worker in flight, no more."""
-        room = TASKS_A_WORKER * len(self._wait_for_workers()) - len(self._futures)
-        while waiting and room > 0:
-            block = waiting.popleft()
-            future = self._client.submit(
-                worker.render,
-                str(self.directory.folder),
-                sample,
-                stage,
-                block.row,
-                block.col,
-                key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}",
-                pure=False,
-                retries=RETRIES,
-            )
-            self._futures[future] = block
-            room -= 1
+        alive = list(self._wait_for_workers())
+        busy = [address for _, address in self._futures.values()]
+        for _ in range(TASKS_A_WORKER):
+            for address in alive:
+                if busy.count(address) < TASKS_A_WORKER and queues:
+                    busy.append(address)
+                    block = queues.next(address, alive)
+                    self._futures[self._task(sample, stage, block, address)] = block, address
+
+    def _task(self, sample: int, stage: int, block: Block, address: str) -> Future:
+        """A block's task, for one worker or, should that die, for another."""
+        return self._client.submit(
+            worker.render,
+            str(self.directory.folder),
+            sample,
+            stage,
+            block.row,
+            block.col,
+            key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}",
+            pure=False,
+            retries=RETRIES,
+            workers=[address],
+            allow_other_workers=True,
+        )
 
     def _finished(self) -> list[Future]:
         """Tasks that ended within half a second."""

@@ -274,10 +274,14 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
 
 
 def _block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
-    """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster."""
-    seconds = BLOCK_SECONDS if executor_of(job) == LOCAL else 4 * BLOCK_SECONDS
+    """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster.
+
+    Memory grows with a block's pixels, hence the upper limits.
+    """
+    local = executor_of(job) == LOCAL
+    seconds, most = (BLOCK_SECONDS, 8) if local else (4 * BLOCK_SECONDS, 16)
     windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
-    return max(1, min(16, round(windows**0.5)))
+    return max(1, min(most, round(windows**0.5)))
 
 
 def executor_of(job: Job) -> str:

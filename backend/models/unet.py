@@ -12,9 +12,28 @@ from torch import Tensor, nn
 from backend.models.config import NetworkConfig
 
 
+class RepeatableGroupNorm(nn.GroupNorm):
+    """GroupNorm whose result on the CPU does not depend on the number of threads.
+
+    torch adds up a large feature map in as many parts as there are threads; another number of threads then gives
+    other pixels. The sums of one window are too small for threads to help anyway.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, h, w) -> the same."""
+        threads = torch.get_num_threads()
+        if x.is_cuda or torch.is_grad_enabled() or threads == 1:
+            return super().forward(x)
+        torch.set_num_threads(1)
+        try:
+            return super().forward(x)
+        finally:
+            torch.set_num_threads(threads)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with as many groups, up to 32, as divide ``channels``."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    return RepeatableGroupNorm(math.gcd(32, channels), channels)
 
 
 def zeroed(conv: nn.Conv2d) -> nn.Conv2d:

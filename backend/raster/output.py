@@ -69,7 +69,9 @@ def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dty
     """Values rounded and clipped to ``dtype``; holes get ``nodata``, and no valid pixel has it by chance."""
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
-        typed = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)
+        typed = np.empty(values.shape, dtype)
+        for band, out in zip(values, typed):  # one band in float64 at a time
+            out[:] = np.clip(np.rint(band.astype(np.float64)), limits.min, limits.max).astype(dtype)
         if nodata is not None and limits.min <= nodata <= limits.max:
             typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
     else:

@@ -76,11 +76,11 @@ class RasterSource:
         self.path = path
         self._stack = ExitStack()
         try:
-            self._stack.enter_context(rasterio.Env(**GDAL_OPTIONS))
-            self._file = self._open(path)
-            self.grid = self._native_grid(pixel_size_m)
-            self._set_bands(bands)
-            self._data = self._file if resample_to_m is None else self._resampled(resample_to_m)
+            with rasterio.Env(**GDAL_OPTIONS):  # not for longer: an Env belongs to a thread, a source does not
+                self._file = self._open(path)
+                self.grid = self._native_grid(pixel_size_m)
+                self._set_bands(bands)
+                self._data = self._file if resample_to_m is None else self._resampled(resample_to_m)
         except BaseException:
             self.close()
             raise

@@ -16,15 +16,17 @@ class Lattice:
 
     Window i covers [i S - margin - ramp, i S - margin - ramp + window). ``margin`` is dropped on each side;
     what is kept, [i S - ramp, i S + S), overlaps its neighbours by ``ramp`` pixels, where the two are blended.
-    Pixel 0 of the grid is thus kept by window 0 alone. S = window - 2 margin - ramp.
+    Pixel 0 of the grid is thus kept by window 0 alone. S = window - 2 margin - ramp. ``offset`` moves all windows; it
+    is 0 but for measuring what the place of the windows does to the pixels.
     """
 
     window: int = 256
     margin: int = 12
     ramp: int = 8
+    offset: int = 0
 
     def __post_init__(self) -> None:
-        if self.stride < max(1, self.ramp) or any(n % 4 for n in (self.window, self.margin, self.ramp)):
+        if self.stride < max(1, self.ramp) or any(n % 4 for n in (self.window, self.margin, self.ramp, self.offset)):
             raise PlanError(
                 f"Windows of {self.window} px with margin {self.margin} and ramp {self.ramp} make no lattice."
             )
@@ -36,14 +38,15 @@ class Lattice:
 
     def origin(self, index: int) -> int:
         """First pixel that window ``index`` sees."""
-        return index * self.stride - self.margin - self.ramp
+        return index * self.stride - self.margin - self.ramp + self.offset
 
     def kept(self, index: int) -> tuple[int, int]:
         """[start, stop) of the pixels that window ``index`` contributes to."""
-        return index * self.stride - self.ramp, (index + 1) * self.stride
+        return index * self.stride - self.ramp + self.offset, (index + 1) * self.stride + self.offset
 
     def indices(self, start: int, stop: int) -> range:
         """Windows that contribute to the pixels [start, stop)."""
+        start, stop = start - self.offset, stop - self.offset
         return range(start // self.stride, (stop - 1 + self.ramp) // self.stride + 1)
 
     def weights(self) -> NDArray[np.float32]:

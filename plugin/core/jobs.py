@@ -6,14 +6,35 @@ from typing import List
 
 from qgis.core import QgsProcessingFeedback
 
-from ...backend.protocol import Job, JobResult, JobSummary, Progress
+from ...backend.protocol import Job, JobResult, JobSummary, Progress, RasterInfo
 from .backend_client import session_client
 from .translate import tr
 
 
 def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     """The finished job; what it will cost is told first, then its progress. Raises `BackendError`."""
-    client = session_client()
+    feedback.setProgressText(tr("Starting the backend…"))
+    params = {"job": job.to_dict()}
+    planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
+    summary = JobSummary.from_dict(planned)
+    tell_cost(summary, feedback)
+    return _follow("generate", params, feedback, summary.warnings)
+
+
+def resume_job(folder: str, feedback: QgsProcessingFeedback) -> JobResult:
+    """The finished job of a job folder. Raises `BackendError`."""
+    feedback.setProgressText(tr("Starting the backend…"))
+    return _follow("resume", {"folder": folder}, feedback, [])
+
+
+def inspect_raster(path: str, feedback: QgsProcessingFeedback) -> RasterInfo:
+    """What the backend sees in a raster file. Raises `BackendError`."""
+    found = session_client().request("inspect", {"input": path}, lambda progress: None, feedback.isCanceled)
+    return RasterInfo.from_dict(found)
+
+
+def _follow(method: str, params: dict, feedback: QgsProcessingFeedback, told: List[str]) -> JobResult:
+    """The result of a request that reports progress; warnings that were not ``told`` yet are."""
     shown: List[str] = []
 
     def show(progress: Progress) -> None:
@@ -23,14 +44,12 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
             shown.append(text)
             feedback.setProgressText(text)
 
-    feedback.setProgressText(tr("Starting the backend…"))
-    params = {"job": job.to_dict()}
-    summary = JobSummary.from_dict(client.request("plan", params, show, feedback.isCanceled))
-    tell_cost(summary, feedback)
-    result = JobResult.from_dict(client.request("generate", params, show, feedback.isCanceled))
+    result = JobResult.from_dict(session_client().request(method, params, show, feedback.isCanceled))
     for warning in result.warnings:
-        if warning not in summary.warnings:
+        if warning not in told:
             feedback.pushWarning(warning)
+    if result.blocks_resumed:
+        feedback.pushInfo(tr("Blocks that were finished already: {}.").format(result.blocks_resumed))
     feedback.pushInfo(tr("Done in {:.1f} s on {}: {:.3g} m/px, seed {}.").format(
         result.seconds_total, result.device, result.grid.pixel_size_m, result.seed))
     return result
@@ -42,5 +61,16 @@ def tell_cost(summary: JobSummary, feedback: QgsProcessingFeedback) -> None:
     feedback.pushInfo(tr("Stages: {}. Result: {} x {} pixels of {:.3g} m, {:.1f} MB. Windows: {}, network evaluations: "
                          "{}.").format(len(summary.stages), last.width, last.height, last.pixel_size_m,
                                        summary.output_bytes / 1e6, summary.windows, summary.evaluations))
+    feedback.pushInfo(tr("Estimated time: {} on {}. Disk space needed meanwhile: {:.2f} GB.").format(
+        duration(summary.seconds), summary.device_name, summary.disk_bytes / 1e9))
     for warning in summary.warnings:
         feedback.pushWarning(warning)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return tr("{:.0f} s").format(max(1.0, seconds))
+    if seconds < 5400:
+        return tr("{:.0f} min").format(seconds / 60)
+    return tr("{:.1f} h").format(seconds / 3600)

@@ -33,8 +33,10 @@ def layer_name(source: str, resolution_m: float, model: str, seed: int) -> str:
 
 
 def layer_names(source: str, result: JobResult) -> List[str]:
-    """The names of every stage's layer, first stage first."""
-    return [layer_name(source, resolution, result.model, result.seed) for resolution in stage_resolutions(result)]
+    """The names of every stage's layer, first stage first, then those of mean and standard deviation, if any."""
+    names = [layer_name(source, resolution, result.model, result.seed) for resolution in stage_resolutions(result)]
+    kinds = (tr("mean of samples"), tr("standard deviation of samples"))
+    return [*names, *(f"{names[-1]}, {kind}" for kind, _ in zip(kinds, result.statistics))]
 
 
 def metaearth_tags(path: str) -> Dict[str, str]:

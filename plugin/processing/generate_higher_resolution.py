@@ -10,28 +10,22 @@ from typing import Any, List, Optional, Tuple
 
 from qgis.core import (
     QgsProcessing,
-    QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
-    QgsProcessingOutputMultipleLayers,
-    QgsProcessingOutputNumber,
     QgsRasterLayer,
     QgsRectangle,
 )
-from qgis.PyQt.QtGui import QIcon
 
 from ...backend.protocol import (
     JOB_FIELDS,
     FieldError,
     Job,
-    JobResult,
     data_home,
     stage_paths,
 )
-from ..core.backend_client import PLUGIN_ROOT, BackendCancelled, BackendError
-from ..core.environment import backend_python
+from ..core.backend_client import BackendCancelled, BackendError
 from ..core.jobs import run_job
 from ..core.layers import (
     LayerError,
@@ -42,15 +36,12 @@ from ..core.layers import (
     snapshot_grid,
     write_snapshot,
 )
-from ..core.results import layer_names, marker
 from ..core.translate import tr
-from ..icons import ICON_PATH
+from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
 from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
 
 FIELDS = {field.name: field for field in JOB_FIELDS}
 INPUT, OUTPUT = FIELDS["input"].parameter, FIELDS["output"].parameter
-SEED, SECONDS, GROUND_RESOLUTION = "SEED", "SECONDS", "GROUND_RESOLUTION"
-EVALUATIONS_PER_PIXEL, CONSISTENCY, STAGE_OUTPUTS = "EVALUATIONS_PER_PIXEL", "CONSISTENCY", "STAGE_OUTPUTS"
 
 
 @dataclass(frozen=True)
@@ -63,12 +54,8 @@ class Request:
     scalars: Values
 
 
-class GenerateHigherResolution(QgsProcessingAlgorithm):
+class GenerateHigherResolution(MetaEarthAlgorithm):
     """Makes a raster's pixels finer with the resolution-guided cascade of a MetaEarth model."""
-
-    def createInstance(self) -> QgsProcessingAlgorithm:
-        """A fresh algorithm."""
-        return GenerateHigherResolution()
 
     def name(self) -> str:
         """The id without the provider's."""
@@ -78,22 +65,10 @@ class GenerateHigherResolution(QgsProcessingAlgorithm):
         """The name in the toolbox."""
         return tr("Generate higher resolution")
 
-    def group(self) -> str:
-        """The group's name in the toolbox."""
-        return tr("Generate")
-
-    def groupId(self) -> str:
-        """The group's id."""
-        return "generate"
-
     def tags(self) -> List[str]:
         """Words by which the toolbox finds it."""
         return tr("super-resolution,upscale,sharpen,downscaling,diffusion,synthetic,satellite,aerial,resample,AI,"
                   "deep learning").split(",")
-
-    def icon(self) -> QIcon:
-        """The plugin's icon."""
-        return QIcon(ICON_PATH)
 
     def shortDescription(self) -> str:
         """One sentence for the tool tip."""
@@ -108,21 +83,14 @@ class GenerateHigherResolution(QgsProcessingAlgorithm):
             "source.\n\nGive a number of stages or a target resolution; with neither, one stage is made. The same "
             "seed gives the same pixels. The network runs in a process of its own, on the GPU if there is one.")
         parameters = [f"<h3>{tr(field.label)}</h3>\n{help_of(field)}" for field in JOB_FIELDS]
-        outputs = [f"<b>{name}</b>: {text}" for name, text in _output_texts()]
+        outputs = [f"<b>{name}</b>: {text}" for name, text in job_output_texts()]
         return "\n".join([intro, f"<h2>{tr('Parameters')}</h2>", *parameters, f"<h2>{tr('Outputs')}</h2>", *outputs])
 
     def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
         """Declare parameters and outputs."""
         for field in JOB_FIELDS:
             self.addParameter(parameter_of(field, INPUT))
-        for name, text in _output_texts():
-            kind = QgsProcessingOutputMultipleLayers if name == STAGE_OUTPUTS else QgsProcessingOutputNumber
-            self.addOutput(kind(name, text))
-
-    def canExecute(self) -> Tuple[bool, str]:
-        """Whether the backend's Python is there, and else what to do."""
-        python = backend_python(PLUGIN_ROOT, data_home())
-        return python.path is not None, "" if python.path else tr(python.sentence)
+        self.add_job_outputs()
 
     def checkParameterValues(self, parameters: Values,
                              context: QgsProcessingContext) -> Tuple[bool, str]:
@@ -168,8 +136,10 @@ class GenerateHigherResolution(QgsProcessingAlgorithm):
         finally:
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
-        self._load(output, result, context)
-        return _results(result)
+        if context.willLoadLayerOnCompletion(output):
+            project = context.layerToLoadOnCompletionDetails(output).project
+            load_results(self._request.source.name, result, project, context)
+        return {OUTPUT: result.outputs[-1], **job_outputs(result)}
 
     def _layer(self, parameters: Values, context: QgsProcessingContext) -> QgsRasterLayer:
         layer = self.parameterAsRasterLayer(parameters, INPUT, context)
@@ -196,40 +166,6 @@ class GenerateHigherResolution(QgsProcessingAlgorithm):
         corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
         return Job.from_dict({**scalars, "input": path, "output": output, "extent": corners,
                               "bands": self._request.bands})
-
-    def _load(self, output: str, result: JobResult, context: QgsProcessingContext) -> None:
-        """Names and marks the layers that QGIS loads when the algorithm is done: all stages, if it loads the last."""
-        if not context.willLoadLayerOnCompletion(output):
-            return
-        project = context.layerToLoadOnCompletionDetails(output).project
-        for path, name in zip(result.outputs, layer_names(self._request.source.name, result)):
-            if path != output:
-                details = QgsProcessingContext.LayerDetails(name, project, "")
-                context.addLayerToLoadOnCompletion(path, details)
-            details = context.layerToLoadOnCompletionDetails(path)
-            details.name, details.forceName = name, True
-            details.setPostProcessor(marker())
-
-
-def _output_texts() -> List[Tuple[str, str]]:
-    """Name and text of every output but the raster itself."""
-    return [
-        (STAGE_OUTPUTS, tr("Rasters of all stages, first stage first")),
-        (SEED, tr("Seed")),
-        (SECONDS, tr("Seconds the job took")),
-        (GROUND_RESOLUTION, tr("Ground resolution of the result (m/px)")),
-        (EVALUATIONS_PER_PIXEL, tr("Network evaluations per pixel")),
-        (CONSISTENCY, tr("Consistency: peak signal-to-noise ratio of the result, averaged down, to the source (dB)")),
-    ]
-
-
-def _results(result: JobResult) -> Values:
-    """The algorithm's outputs."""
-    return {
-        OUTPUT: result.outputs[-1], STAGE_OUTPUTS: result.outputs, SEED: result.seed, SECONDS: result.seconds_total,
-        GROUND_RESOLUTION: result.grid.pixel_size_m, EVALUATIONS_PER_PIXEL: result.evaluations_per_pixel,
-        CONSISTENCY: result.consistency_psnr,
-    }
 
 
 def _check_place(layer: QgsRasterLayer, extent: Optional[QgsRectangle], scalars: Values) -> None:

@@ -10,6 +10,8 @@ from qgis.PyQt.QtGui import QIcon
 from ..core.translate import tr
 from ..icons import ICON_PATH
 from .generate_higher_resolution import GenerateHigherResolution
+from .inspect_raster import InspectRaster
+from .resume_job import ResumeJob
 
 PROVIDER_ID = "metaearth"
 
@@ -39,4 +41,5 @@ class MetaEarthProvider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         """Make all algorithms anew; QGIS asks for it after every refresh."""
-        self.addAlgorithm(GenerateHigherResolution())
+        for algorithm in (GenerateHigherResolution, ResumeJob, InspectRaster):
+            self.addAlgorithm(algorithm())

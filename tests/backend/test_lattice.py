@@ -13,6 +13,7 @@ lattices = st.builds(
     window=st.just(256),
     margin=st.integers(0, 16).map(lambda n: 4 * n),
     ramp=st.integers(0, 8).map(lambda n: 4 * n),
+    offset=st.sampled_from([0, 112, -40]),
 )
 
 

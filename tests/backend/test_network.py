@@ -130,3 +130,25 @@ def test_unknown_parts_of_a_configuration_are_refused():
     values = json.loads((EMBEDDED / "metaearth-lite" / "config.json").read_text())
     with pytest.raises(ModelError, match="does not describe a network"):
         NetworkConfig.from_dict({**values["network"], "surprise": 1})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_changes_no_pixel(dtype):
+    config = NetworkConfig(base_channels=32, multipliers=(1,), blocks_per_level=1, embedding_channels=16, unshuffle=4,
+                           encoder=EncoderConfig(8, 1, 8))
+    torch.manual_seed(0)
+    network = CascadeNetwork(config).channels_last().to(dtype).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.05)
+    noisy, low = torch.randn(1, 3, 256, 256), torch.rand(1, 3, 64 + 2 * config.context, 64 + 2 * config.context)
+    made = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                made.append(network(noisy, torch.tensor([500.0]), network.encode(low, torch.tensor([2.5]))))
+    finally:
+        torch.set_num_threads(threads)
+    assert made[0].std() > 0
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])

@@ -11,7 +11,8 @@ def test_provider_is_listed(qgis_process):
 def test_help_names_every_parameter(qgis_process):
     text, _ = qgis_process.start("help", "metaearth:generatehigherresolution").communicate(timeout=60)
     for name in ("INPUT", "OUTPUT", "EXTENT", "STAGES", "RESOLUTION", "MODEL", "BANDS", "SEED", "SAMPLER", "STEPS",
-                 "NOISE", "OVERLAP", "CONSISTENCY", "SOURCE_RESOLUTION", "DEVICE", "PRECISION"):
+                 "NOISE", "OVERLAP", "CONSISTENCY", "SOURCE_RESOLUTION", "DEVICE", "PRECISION", "COMPILE", "SAMPLES",
+                 "EXECUTOR", "JOB_DIR"):
         assert f"\n{name}: " in text
 
 

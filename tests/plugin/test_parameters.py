@@ -47,7 +47,7 @@ def test_missing_backend_is_told_before_the_run(algorithm, monkeypatch, tmp_path
 @pytest.mark.parametrize("values", [
     {}, {"STAGES": 2}, {"RESOLUTION": 2.5}, {"BANDS": [1]}, {"BANDS": [3, 2, 1]}, {"BANDS": "3;2;1"},
     {"EXTENT": extent(0, 100, 0, 100)}, {"EXTENT": "-117,-116.999,40.64,40.65 [EPSG:4326]"}, {"SEED": "7"},
-    {"SAMPLER": "ddim", "STEPS": 5}])
+    {"SAMPLER": "ddim", "STEPS": 5}, {"SAMPLES": 3, "EXECUTOR": "local"}])
 def test_sound_values_pass(algorithm, scene, values):
     assert check(algorithm, INPUT=scene, **values) == (True, "")
 

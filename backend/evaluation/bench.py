@@ -1,0 +1,456 @@
+"""``python -m backend bench``: what the engine costs, and what its windows leave in the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+
+from backend.cascade.engine import Engine, Sampling, render_windows
+from backend.cascade.planning import WindowGeometry, stage_regions
+from backend.devices import choose_device, device_name, fast_bfloat16_on_cpu
+from backend.diffusion.schedules import NoiseSchedule
+from backend.errors import InputError
+from backend.evaluation.report import compare, generator, held_out_chips
+from backend.evaluation.seams import Pairs, repetition, seam_pairs, seam_ratio, unpaired_seam_ratio
+from backend.evaluation.spectrum import octave_power
+from backend.jobs.calibration import measure
+from backend.jobs.plan import JobPlan, make_plan
+from backend.jobs.runner import JobRun, resume
+from backend.models.bundle import Bundle, ModelConfig, Profile, find_bundle, open_bundle, save_bundle
+from backend.models.cascade_network import CascadeNetwork
+from backend.models.config import EncoderConfig, NetworkConfig
+from backend.protocol import Job, JobResult
+from backend.raster.stretch import identity_stretch
+from backend.tiling.lattice import Lattice
+from backend.tiling.noise import noise_field
+
+Row = dict[str, Any]
+LITE = "metaearth-lite"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A held-out place: a square of ``side`` source pixels around the middle of a file, ``stages`` stages of it."""
+
+    name: str
+    file: str
+    side: int
+    stages: int
+    shift: int = 0
+
+    def job(self, data: Path, output: Path, side: int | None = None, **fields: object) -> Job:
+        """A job on the scene; ``side`` takes fewer pixels of its middle."""
+        path = data / self.file
+        if not path.is_file():
+            raise InputError(f"The scene {self.name} is not there: {path}.")
+        half = (side or self.side) // 2
+        with rasterio.open(path) as dataset:
+            col, row = dataset.width // 2 + self.shift, dataset.height // 2
+            corners = [dataset.transform @ (col + s * half, row + s * half) for s in (-1, 1)]
+        (x0, y0), (x1, y1) = corners
+        extent = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
+        values = {"input": str(path), "output": str(output), "extent": extent, "stages": self.stages, "seed": 3}
+        return Job.from_dict({**values, **fields})
+
+
+SCENES = (
+    Scene("Cape Lookout, west", "train/scenes_rgb8/s2_capelookout_nc_10m.tif", 1024, 1, -560),
+    Scene("Cape Lookout, east", "train/scenes_rgb8/s2_capelookout_nc_10m.tif", 1024, 1, 560),
+    Scene("Red Clover Valley 2020", "train/scenes_rgb8/s2_redclover_ca_20200802_10m.tif", 256, 2),
+    Scene("Red Clover Valley 2021", "train/scenes_rgb8/s2_redclover_ca_20210708_10m.tif", 256, 2),
+    Scene("Olinda", "train/scenes_rgb8/l7_olinda_br_28.5m.tif", 256, 2),
+    Scene("Beaufort", "samples/sentinel2_beaufort_rgb_10m_epsg4326.tif", 256, 2),
+)
+"""Places that no embedded model was trained on; 4096 output pixels a side each."""
+
+MODES: dict[str, dict[str, object]] = {
+    "default": {},
+    "independent noise": {"noise": "independent"},
+    "paper (half overlap, repeated block, DDIM-50)": {
+        "noise": "repeated-block",
+        "overlap": "paper",
+        "sampler": "ddim",
+        "steps": 50,
+    },
+}
+
+
+def run_plan(plan: JobPlan) -> JobResult:
+    """A whole job without anybody watching."""
+    return JobRun(plan, lambda progress: None, lambda: None).run()
+
+
+def with_offset(plan: JobPlan, offset: int) -> JobPlan:
+    """The same job with all windows moved by ``offset`` pixels."""
+    lattice = dataclasses.replace(plan.geometry.lattice, offset=offset)
+    geometry = WindowGeometry(lattice, plan.geometry.scale, plan.geometry.context)
+    regions = stage_regions(plan.area, plan.source_grid, len(plan.stages), geometry)
+    stages = tuple(dataclasses.replace(s, region=r) for s, r in zip(plan.stages, regions))
+    return dataclasses.replace(plan, geometry=geometry, stages=stages)
+
+
+def read_image(path: str) -> np.ndarray:
+    """(rows, cols, bands) of a raster."""
+    with rasterio.open(path) as dataset:
+        return np.moveaxis(dataset.read(), 0, -1)
+
+
+def seams(data: Path, full: bool, progress: Callable[[str], None]) -> list[Row]:
+    """Each mode: paired seam ratio, repetition, cost; the default at the scenes' full size, all at a quarter."""
+    rows = []
+    sizes: list[tuple[str, int, tuple[Scene, ...]]] = [("default", 1, SCENES)] if full else []
+    sizes += [(mode, 4, SCENES[:2] if "paper" in mode else SCENES) for mode in MODES]
+    for mode, shrink, scenes in sizes:
+        pairs: list[Pairs] = []
+        stride_lags, lags_128, control, results = [], [], [], []
+        for scene in scenes:
+            progress(f"{mode}, {scene.name}, {4096 // shrink} px")
+            with tempfile.TemporaryDirectory() as folder:
+                job = scene.job(data, Path(folder) / "a.tif", scene.side // shrink, model=LITE, **MODES[mode])
+                plan = make_plan(job)
+                shifted = with_offset(plan, plan.geometry.lattice.stride // 2)
+                first = run_plan(plan)
+                a = read_image(first.outputs[-1])
+                b = read_image(run_plan(shifted).outputs[-1])
+            of_a, of_b = plan.geometry.lattice, shifted.geometry.lattice
+            top, left = plan.stages[-1].asked.top, plan.stages[-1].asked.left
+            here = [_seen_from(lattice, top, left) for lattice in (of_a, of_b)]
+            pairs.append(_pairs_at(a, b, here))
+            stride_lags.append(repetition(a, of_a.stride))
+            lags_128.append(repetition(a, 128))
+            control.append(unpaired_seam_ratio(real_photograph(data, scene), of_a, of_b))
+            results.append(first)
+        ratio, low, high = seam_ratio(pairs)
+        rows.append(
+            {
+                "mode": mode,
+                "pixels a side": 4096 // shrink,
+                "scenes": len(scenes),
+                "seam ratio": round(ratio, 4),
+                "interval": [round(low, 4), round(high, 4)],
+                "photographs": round(float(np.mean(control)), 3),
+                "repetition at the stride": round(float(np.max(stride_lags)), 4),
+                "repetition at 128": round(float(np.max(lags_128)), 4),
+                "evaluations a pixel": round(float(np.mean([r.evaluations_per_pixel for r in results])), 1),
+                "whole time / network": round(
+                    sum(r.seconds_total for r in results) / sum(r.seconds_network for r in results), 3
+                ),
+                "consistency dB": round(float(np.mean([r.consistency_psnr or 99 for r in results])), 1),
+            }
+        )
+    return rows
+
+
+def _seen_from(lattice: Lattice, top: int, left: int) -> tuple[Lattice, Lattice]:
+    """(for rows, for columns): the lattice as it lies in a crop whose corner is at (top, left)."""
+    return (
+        dataclasses.replace(lattice, offset=(lattice.offset - top) % lattice.stride),
+        dataclasses.replace(lattice, offset=(lattice.offset - left) % lattice.stride),
+    )
+
+
+def _pairs_at(a: np.ndarray, b: np.ndarray, here: list[tuple[Lattice, Lattice]]) -> Pairs:
+    (rows_a, cols_a), (rows_b, cols_b) = here
+    along_cols = seam_pairs(a, b, cols_a, cols_b)
+    along_rows = seam_pairs(a.swapaxes(0, 1), b.swapaxes(0, 1), rows_a, rows_b)
+    return np.concatenate([along_cols, along_rows])
+
+
+def real_photograph(data: Path, scene: Scene) -> np.ndarray:
+    """The scene's own source pixels, all that there are."""
+    with rasterio.open(data / scene.file) as dataset:
+        side = min(dataset.height, dataset.width, 1024)
+        return np.moveaxis(dataset.read([1, 2, 3])[:, :side, :side], 0, -1)
+
+
+def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) -> list[Row]:
+    """Power of the top two octaves, generated over real: the default sampler and DDIM-50, on held-out chips."""
+    rows = []
+    found = held_out_chips(data, "test", 256, chips)
+    for sampler, steps in (("dpm-solver++", 12), ("ddim", 50)):
+        bundle = find_bundle(LITE)
+        device = choose_device("auto")
+        precision = torch.bfloat16 if device == "cuda" or fast_bfloat16_on_cpu() else torch.float32
+        engine = Engine(bundle, bundle.sha256(), Sampling(sampler, steps), device, precision)
+        make = generator(engine, 1.0)
+        row: Row = {"sampler": f"{sampler}, {steps}"}
+        for gsd_m, some in found.items():
+            progress(f"{sampler}, {gsd_m:g} m")
+            made = [compare(chip, gsd_m, n, make, 4, bundle.config.network.context) for n, chip in enumerate(some)]
+            real, fake = (np.sum([octave_power(getattr(c, k)) for c in made], axis=0) for k in ("real", "generated"))
+            row[f"{gsd_m:g} m ({len(some)} chips)"] = [round(float(v), 2) for v in (fake / real)[1:]]
+        rows.append(row)
+    return rows
+
+
+def disagreement(data: Path, progress: Callable[[str], None]) -> list[Row]:
+    """How much neighbouring windows differ, in sd of the detail, by the distance from the nearer one's border."""
+    rows = []
+    networks = [("trained lite", find_bundle(LITE)), ("random 600m", None)]
+    for name, bundle in networks:
+        progress(name)
+        with tempfile.TemporaryDirectory() as folder:
+            known = bundle or random_600m(Path(folder))
+            differences, detail = _window_differences(known, data, pairs=12 if bundle else 2, steps=12 if bundle else 4)
+        rows.append({"network": name} | {f"{d} px": round(differences[d] / detail, 3) for d in DISTANCES})
+    return rows
+
+
+DISTANCES = (0, 2, 4, 6, 8, 10, 12, 16, 20, 32)
+
+
+def _window_differences(bundle: Bundle, data: Path, pairs: int, steps: int) -> tuple[dict[int, float], float]:
+    device = choose_device("auto")
+    precision = torch.bfloat16 if device == "cuda" or fast_bfloat16_on_cpu() else torch.float32
+    engine = Engine(bundle, bundle.sha256(), Sampling("dpm-solver++", steps), device, precision)
+    network = bundle.config.network
+    tile, context, scale = network.tile, network.context, network.scale
+    image = real_photograph(data, SCENES[0]).astype(np.float32)
+    squares: dict[int, list[float]] = {d: [] for d in DISTANCES}
+    detail = []
+    rng = np.random.default_rng(0)
+    for _ in range(pairs):
+        top, left = (int(rng.integers(context, n - 2 * tile // scale - context)) for n in image.shape[:2])
+        made = []
+        for step in (0, tile // 2 // scale):
+            low = image[top - context:top + tile // scale + context, left + step - context:][
+                :, : tile // scale + 2 * context
+            ].transpose(2, 0, 1)
+            rows = np.arange(tile) + top * scale
+            cols = np.arange(tile) + (left + step) * scale
+            noise = noise_field(1, 1, rows, cols, 3)
+            crop = np.ascontiguousarray(low)[None]
+            made.append(render_windows(engine, crop, noise[None], identity_stretch(3), 2.5, 0.0)[0])
+        first, second = made[0][:, :, tile // 2:], made[1][:, :, : tile // 2]
+        smooth = first - torch.nn.functional.avg_pool2d(torch.from_numpy(first), 9, 1, 4).numpy()
+        detail.append(float(smooth[:, 16:-16, 16:-16].std()))
+        for d in DISTANCES:  # column d lies d px inside the second window and deep inside the first
+            squares[d].append(float(np.square(first[:, 32:-32, d] - second[:, 32:-32, d]).mean()))
+    return {d: float(np.sqrt(np.mean(v))) for d, v in squares.items()}, float(np.mean(detail))
+
+
+def random_600m(folder: Path) -> Bundle:
+    """metaearth-600m with random weights: for what does not depend on training."""
+    config = find_bundle("metaearth-600m").config
+    torch.manual_seed(0)
+    network = CascadeNetwork(config.network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():  # layers that start as zero would hide the rest
+                parameter.normal_(0, 0.02)
+    save_bundle(folder, config, network.state_dict())
+    return open_bundle(folder)
+
+
+def stand_in(folder: Path) -> Bundle:
+    """A bundle with the real windows and next to no work in them."""
+    network = NetworkConfig(
+        base_channels=8, multipliers=(1,), blocks_per_level=1, embedding_channels=16, unshuffle=4, residual=True,
+        encoder=EncoderConfig(8, 1, 4),
+    )
+    config = ModelConfig("stand-in", "Stand-in", network, NoiseSchedule(), "v", (0.01, 500), Profile(steps=1), "", {})
+    torch.manual_seed(0)
+    save_bundle(folder, config, CascadeNetwork(network).state_dict())
+    return open_bundle(folder)
+
+
+def synthetic_source(path: Path, side: int) -> str:
+    """A smooth random raster of 10 m."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(40, 200, (3, side // 4 + 1, side // 4 + 1)).astype(np.uint8)
+    values = values.repeat(4, axis=1).repeat(4, axis=2)[:, :side, :side]
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", crs="EPSG:32633",
+        transform=rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000),
+    ) as dataset:
+        dataset.write(values)
+    return str(path)
+
+
+def memory(progress: Callable[[str], None]) -> list[Row]:
+    """Peak memory of a whole process by the size of the result, with a stand-in network."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = stand_in(folder / "model")
+        for side in (2048, 4096, 8192):
+            progress(f"{side} px")
+            source = synthetic_source(folder / f"{side}.tif", side // 4)
+            command = [sys.executable, "-m", "backend", "generate", source, str(folder / "out.tif"), "--json"]
+            options = ["--model", str(bundle.folder), "--device", "cpu", "--precision", "float32"]
+            done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+            result = json.loads(done.stdout)
+            rows.append(
+                {
+                    "pixels a side": side,
+                    "peak MB": round(result["peak_memory_bytes"] / 1e6),
+                    "against 2k": round(result["peak_memory_bytes"] / 1e6 / (rows[0]["peak MB"] if rows else
+                                        result["peak_memory_bytes"] / 1e6), 3),
+                    "seconds": round(result["seconds_total"], 1),
+                }
+            )
+    return rows
+
+
+def throughput(progress: Callable[[str], None], model: str = LITE) -> list[Row]:
+    """Windows a second (12 evaluations) by batch and number format."""
+    bundle, device = find_bundle(model), choose_device("auto")
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        for batch in (1, 4, 8, 16) if device == "cuda" else (1, 4):
+            progress(f"{precision}, batch {batch}")
+            speed = measure(bundle, bundle.sha256(), device, precision, batch)
+            seconds = speed.encode_s + 12 * speed.evaluation_s
+            rows.append(
+                {
+                    "model": model,
+                    "device": device_name(device),
+                    "format": precision,
+                    "batch": batch,
+                    "ms an evaluation": round(1000 * speed.evaluation_s, 2),
+                    "ms a condition": round(1000 * speed.encode_s, 2),
+                    "windows a second": round(1 / seconds, 2),
+                }
+            )
+    return rows
+
+
+def _killed_at_half(job: dict[str, Any]) -> None:
+    """Run a job and kill this process when half of its windows are done."""
+
+    def report(progress: Any) -> None:
+        if progress.windows_done >= progress.windows / 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    JobRun(make_plan(Job.from_dict(job)), report, lambda: None).run()
+
+
+def resumption(data: Path, progress: Callable[[str], None]) -> list[Row]:
+    """Evaluations after a kill -9 at half, over those of a whole run."""
+    progress("the first half")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        job = SCENES[0].job(data, folder / "out.tif", job_dir=str(folder / "job"), model=LITE)
+        child = multiprocessing.get_context("spawn").Process(target=_killed_at_half, args=(job.to_dict(),))
+        child.start()
+        child.join()
+        progress("the rest")
+        plan = make_plan(job)
+        result = resume(folder / "job", lambda p: None, lambda: None)
+    whole = sum(plan.windows) * plan.sampling.steps
+    return [
+        {
+            "scene": SCENES[0].name,
+            "killed with signal": -(child.exitcode or 0),
+            "blocks kept": result.blocks_resumed,
+            "evaluations of the rest": result.evaluations,
+            "of a whole run": whole,
+            "share": round(result.evaluations / whole, 3),
+            "whole time / network of the rest": round(result.seconds_total / result.seconds_network, 3),
+        }
+    ]
+
+
+def sleep_instead(seconds: float) -> None:
+    """Make this process's networks sleep instead of computing: what is left is the engine around them."""
+    from backend.jobs import renderer
+
+    class SleepingEngine(Engine):
+        def _one_batch(self, lows: np.ndarray, noises: np.ndarray, ground_resolution_m: float) -> np.ndarray:
+            time.sleep(seconds * len(lows))
+            self.seconds_steps += seconds * len(lows)
+            self._after(len(lows))
+            return noises * np.float32(0.1)
+
+    renderer.Engine = SleepingEngine  # type: ignore[misc]
+
+
+def workers(progress: Callable[[str], None]) -> list[Row]:
+    """One worker process against two, with a network that sleeps."""
+    from distributed import Client
+
+    from backend.jobs.cluster import local_cluster
+
+    seconds: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = stand_in(folder / "model")
+        source = synthetic_source(folder / "in.tif", 1024)
+        for count in (1, 2):
+            progress(f"{count} at work")
+            with local_cluster(count, "cpu") as cluster, Client(cluster) as client:
+                client.wait_for_workers(count)
+                client.run(sleep_instead, 0.25)
+                job = Job.from_dict(
+                    {"input": source, "output": str(folder / f"{count}.tif"), "model": str(bundle.folder),
+                     "device": "cpu", "precision": "float32", "executor": cluster.scheduler_address}
+                )
+                plan = dataclasses.replace(make_plan(job), block_windows=3)
+                began = time.monotonic()
+                run_plan(plan)
+                seconds[count] = time.monotonic() - began
+    return [
+        {
+            "windows": sum(plan.windows),
+            "seconds with one": round(seconds[1], 1),
+            "with two": round(seconds[2], 1),
+            "times faster": round(seconds[1] / seconds[2], 2),
+        }
+    ]
+
+
+def bench(parts: list[str], data: Path, output: Path) -> None:
+    """Run some parts; ``bench.json`` and ``bench.md`` in ``output`` keep those of earlier runs."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "bench.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def progress(text: str) -> None:
+        print(f"{part}: {text}", file=sys.stderr, flush=True)
+
+    makers: dict[str, Callable[[], list[Row]]] = {
+        "throughput": lambda: throughput(progress),
+        "memory": lambda: memory(progress),
+        "workers": lambda: workers(progress),
+        "resume": lambda: resumption(data, progress),
+        "disagreement": lambda: disagreement(data, progress),
+        "sampler": lambda: sampler_spectrum(data, 12, progress),
+        "modes": lambda: seams(data, False, progress),
+        "seams": lambda: seams(data, True, progress)[:1],
+    }
+    if unknown := set(parts) - set(makers):
+        raise InputError(f"The bench has no part {', '.join(unknown)}; known: {', '.join(makers)}.")
+    for part in parts:
+        found[part] = makers[part]()
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (output / "bench.md").write_text(as_markdown(found), encoding="utf-8")
+        print(table(found[part]))
+
+
+def as_markdown(found: dict[str, list[Row]]) -> str:
+    """All parts as tables."""
+    return "\n".join(f"## {part}\n\n{table(rows)}\n" for part, rows in found.items())
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as a Markdown table."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in rows:
+        cells = (" ".join(map(str, v)) if isinstance(v := row.get(n, ""), list) else str(v) for n in names)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
