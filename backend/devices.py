@@ -24,14 +24,6 @@ def fast_bfloat16_on_cpu() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def choose_dtype(asked: str, device: str) -> str:
-    """ "float32" or "bfloat16"; auto takes bfloat16 where the device has it in hardware."""
-    if asked != "auto":
-        return asked
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else fast_bfloat16_on_cpu()
-    return "bfloat16" if fast else "float32"
-
-
 def device_name(device: str) -> str:
     """The device as people call it."""
     if device == "cuda":

@@ -20,7 +20,8 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
 
 from qgis_profile import private_profile  # noqa: E402
 
-from backend.devices import choose_device, choose_dtype  # noqa: E402
+from backend.jobs.plan import make_plan  # noqa: E402
+from backend.protocol import Job  # noqa: E402
 
 SCENE = CHECKOUT / "resources" / "sample" / "sentinel2_redclover_rgb_10m.tif"
 OUTPUT = CHECKOUT / "build" / "demo"
@@ -29,7 +30,6 @@ EXTENT = (207500.0, 4426000.0, 208300.0, 4426800.0)
 SEED = 7
 PANEL = 800
 CAPTION = 34
-SECONDS_PER_EVALUATION = {"bfloat16": 0.06, "float32": 0.35}
 
 
 def qgis_process() -> str:
@@ -41,11 +41,10 @@ def qgis_process() -> str:
 
 
 def estimate() -> str:
-    """A sentence on how long it will take here."""
-    precision = choose_dtype("auto", choose_device("auto"))
-    windows = 53
-    minutes = windows * 12 * SECONDS_PER_EVALUATION[precision] / 60
-    return f"The network runs on {choose_device('auto')} in {precision}: about {max(1, round(minutes))} minute(s)."
+    """A sentence on how long it will take here, from the calibration of this machine."""
+    values = {"input": str(SCENE), "output": str(OUTPUT / "stage2.tif"), "extent": list(EXTENT), "stages": 2}
+    summary = make_plan(Job.from_dict(values)).summary()
+    return f"{summary.windows} windows on {summary.device_name}: about {max(5, round(summary.seconds))} seconds."
 
 
 def run_algorithm() -> None:

@@ -19,12 +19,12 @@ import numpy as np
 import rasterio
 import torch
 
-from backend.cascade.engine import Engine, Sampling, render_windows
+from backend.cascade.engine import Engine, render_windows
 from backend.cascade.planning import WindowGeometry, stage_regions
-from backend.devices import choose_device, device_name, fast_bfloat16_on_cpu
+from backend.devices import choose_device, device_name
 from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import InputError
-from backend.evaluation.report import compare, generator, held_out_chips
+from backend.evaluation.report import compare, generator, held_out_chips, make_engine
 from backend.evaluation.seams import Pairs, repetition, seam_pairs, seam_ratio, unpaired_seam_ratio
 from backend.evaluation.spectrum import octave_power
 from backend.jobs.calibration import measure
@@ -182,15 +182,12 @@ def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) ->
     rows = []
     found = held_out_chips(data, "test", 256, chips)
     for sampler, steps in (("dpm-solver++", 12), ("ddim", 50)):
-        bundle = find_bundle(LITE)
-        device = choose_device("auto")
-        precision = torch.bfloat16 if device == "cuda" or fast_bfloat16_on_cpu() else torch.float32
-        engine = Engine(bundle, bundle.sha256(), Sampling(sampler, steps), device, precision)
-        make = generator(engine, 1.0)
+        engine = make_engine(LITE, steps, sampler)
+        make, context = generator(engine, 1.0), engine.config.network.context
         row: Row = {"sampler": f"{sampler}, {steps}"}
         for gsd_m, some in found.items():
             progress(f"{sampler}, {gsd_m:g} m")
-            made = [compare(chip, gsd_m, n, make, 4, bundle.config.network.context) for n, chip in enumerate(some)]
+            made = [compare(chip, gsd_m, n, make, 4, context) for n, chip in enumerate(some)]
             real, fake = (np.sum([octave_power(getattr(c, k)) for c in made], axis=0) for k in ("real", "generated"))
             row[f"{gsd_m:g} m ({len(some)} chips)"] = [round(float(v), 2) for v in (fake / real)[1:]]
         rows.append(row)
@@ -214,9 +211,7 @@ DISTANCES = (0, 2, 4, 6, 8, 10, 12, 16, 20, 32)
 
 
 def _window_differences(bundle: Bundle, data: Path, pairs: int, steps: int) -> tuple[dict[int, float], float]:
-    device = choose_device("auto")
-    precision = torch.bfloat16 if device == "cuda" or fast_bfloat16_on_cpu() else torch.float32
-    engine = Engine(bundle, bundle.sha256(), Sampling("dpm-solver++", steps), device, precision)
+    engine = make_engine(str(bundle.folder), steps)
     network = bundle.config.network
     tile, context, scale = network.tile, network.context, network.scale
     image = real_photograph(data, SCENES[0]).astype(np.float32)

@@ -15,9 +15,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from backend.cascade.engine import Engine, Sampling, render_windows
-from backend.devices import choose_device, choose_dtype
+from backend.devices import choose_device
 from backend.errors import InputError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
+from backend.jobs.calibration import fastest
 from backend.models.bundle import find_bundle
 from backend.models.cascade_network import upsample
 from backend.raster.stretch import identity_stretch
@@ -73,7 +74,8 @@ def make_engine(model: str, steps: int | None = None, sampler: str | None = None
     bundle = find_bundle(model)
     device = choose_device("auto")
     sampling = Sampling(sampler or bundle.config.profile.sampler, steps or bundle.config.profile.steps)
-    return Engine(bundle, bundle.sha256(), sampling, device, getattr(torch, choose_dtype("auto", device)))
+    precision, _ = fastest(bundle, bundle.sha256(), device, "auto")
+    return Engine(bundle, bundle.sha256(), sampling, device, getattr(torch, precision))
 
 
 def padded_low(chip: Chip, scale: int, context: int) -> Chip:

@@ -132,7 +132,9 @@ class JobRun:
             self.seconds_network += report.seconds_network
             if report.batch < plan.batch:
                 self._warn(SMALLER_BATCH)
-            self.windows_done = self._windows_before() + sum(map(self._own_windows, finished))
+            # here, evaluations have been counted already, and those of the next block too
+            in_blocks = self._windows_before() + sum(map(self._own_windows, finished))
+            self.windows_done = max(self.windows_done, in_blocks)
             self._live_mosaic(finished)
             self._tell("generating", force=True)
 

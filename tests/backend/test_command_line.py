@@ -1,13 +1,18 @@
 """``python -m backend`` as a user calls it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from affine import Affine
 
 from backend.__main__ import build_parser
 from backend.protocol import JOB_FIELDS, FieldError, Job, stage_paths
+
+DEGREES = Affine(1e-4, 0, 10.0, 0, -1e-4, 47.0)
 
 
 def backend(*arguments, timeout=180):
@@ -66,8 +71,35 @@ def test_without_json_people_are_told(small_model, make_raster, tmp_path):
 
 def test_a_dry_run_writes_nothing(small_model, make_raster, tmp_path):
     done = backend("generate", make_raster(), tmp_path / "out.tif", "--model", small_model.folder, "--dry-run")
-    assert json.loads(done.stdout)["stages"][0]["width"] == 96
+    summary = json.loads(done.stdout)
+    assert summary["stages"][0]["width"] == 96
+    assert summary["output_bytes"] == 3 * 80 * 96 and summary["disk_bytes"] >= 2 * summary["output_bytes"]
+    assert summary["evaluations"] == 3 * summary["windows"] > 0
+    assert 0 < summary["seconds"] < 60 and summary["device_name"]
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_an_interrupted_job_is_resumed(small_model, make_raster, tmp_path):
+    arguments = ["generate", make_raster(height=60, width=60), tmp_path / "out.tif", "--stages", 2, "--steps", 60]
+    command = [sys.executable, "-m", "backend", *map(str, arguments), "--model", str(small_model.folder)]
+    job = subprocess.Popen(command, stderr=subprocess.PIPE)
+    folder = tmp_path / "out.tif.metaearth-job"
+    while job.poll() is None and not list(folder.glob("blocks/1/s1/*.tif")):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    _, text = job.communicate()
+    assert job.returncode == 130 and "what is finished is kept" in text.decode()
+    done = backend("resume", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["blocks_resumed"] > 0
+    assert (tmp_path / "out.tif").exists() and not folder.exists()
+
+
+def test_inspect_tells_what_the_backend_sees(make_raster):
+    found = json.loads(backend("inspect", make_raster(crs="EPSG:4326", transform=DEGREES), "--json").stdout)
+    assert found["pixel_height_m"] == pytest.approx(11.12, rel=1e-2)
+    assert found["pixel_width_m"] == pytest.approx(7.6, rel=1e-2)
+    assert found["stretch_low"] == [0, 0, 0] and found["models"] == ["metaearth-lite"]
 
 
 @pytest.mark.parametrize(

@@ -410,3 +410,12 @@ def test_what_is_no_number_in_bfloat16_is_made_in_float32(small_model, scene, tm
 def test_a_directory_knows_nothing_of_missing_neighbours(small_model, make_raster, tmp_path):
     plan = make_plan(small_job(small_model, make_raster(), tmp_path / "o.tif"))
     assert JobDirectory(tmp_path / "none").edges(1, 1, plan.blocks(1)[-1]) == {}
+
+
+def test_progress_never_goes_back(small_model, scene, tmp_path):
+    seen = []
+    run(small_model, scene[0], tmp_path / "out.tif", stages=2, report=seen.append)
+    fractions = [p.fraction for p in seen]
+    assert len(fractions) > 100 and fractions == sorted(fractions) and fractions[-1] > 0.9
+    done = [p.windows_done for p in seen]
+    assert done == sorted(done) and done[-1] == seen[-1].windows

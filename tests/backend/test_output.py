@@ -101,3 +101,25 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), writing(tmp_path / "file" / "out.tif"):
         (tmp_path / "file" / "sub").mkdir()
+
+
+@pytest.mark.slow
+def test_results_beyond_4_gb_are_bigtiff(tmp_path):
+    side, block = 37_000, 18_500
+    grid = Grid(side, side, GRID.transform, GRID.crs, 2.5)
+    region = Region(0, 0, side, side)
+    pixels = Pixels(np.full((1, block, block), 7, np.float32), np.ones((block, block), bool))
+    write_block(tmp_path / "b.tif", pixels, grid.crop(Region(0, 0, block, block)), np.dtype("uint8"), None, False)
+    places = [Region(r, c, r + block, c + block) for r in (0, block) for c in (0, block)]
+    blocks = [(tmp_path / "b.tif", place) for place in places]
+    colours = colour_interpretation(3, False)
+    write_mosaic(tmp_path / "m.vrt", blocks, region, grid, np.dtype("uint8"), None, colours[:1] * 3, {})
+    text = (tmp_path / "m.vrt").read_text()
+    for band in (2, 3):  # three bands of the one block
+        text = text.replace(f"<SourceBand>{band}<", "<SourceBand>1<")
+    (tmp_path / "m.vrt").write_text(text)
+    write_cog(tmp_path / "m.vrt", tmp_path / "out.tif", np.dtype("uint8"))
+    assert (tmp_path / "out.tif").read_bytes()[:4] == b"II+\0"
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert dataset.count * dataset.width * dataset.height > 4e9
+        assert (dataset.read(3, window=((side - 10, side), (side - 10, side))) == 7).all()
