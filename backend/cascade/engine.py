@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class Engine:
 
     def _use(self, dtype: torch.dtype) -> None:
         self.network = load_network(str(self.bundle.folder), self.sha256, self.device, dtype)
-        self.forward = compiled_forward(self.network) if self.compiled else self.network
+        can_compile = self.device == "cuda" and sys.platform == "linux"
+        self.forward = torch.compile(self.network, dynamic=False) if self.compiled and can_compile else self.network
 
     def windows(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
         """Generated windows in [-1, 1]: (n, 3, h + 2 context, w + 2 context), (n, 3, tile, tile) -> (n, 3, tile, tile).
@@ -138,7 +140,13 @@ class Engine:
     def _denoise(self, noisy: Tensor, level: Level, condition: Condition) -> Tensor:
         began = time.monotonic()
         t = torch.full((len(noisy),), level.time, dtype=torch.float32, device=self.device)
-        prediction = self.forward(noisy, t, condition)
+        try:
+            prediction = self.forward(noisy, t, condition)
+        except Exception as error:
+            if self.forward is self.network or out_of_memory(error):
+                raise
+            self.forward = self.network  # what cannot be compiled runs as it is
+            prediction = self.forward(noisy, t, condition)
         self._synchronize()
         self.seconds_steps += time.monotonic() - began
         return data_prediction(self.config.prediction, prediction, noisy, level.alpha, level.sigma)
@@ -152,19 +160,11 @@ class Engine:
         self.on_evaluation(windows)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether PyTorch, cuDNN or cuBLAS mean that memory is too small."""
     text = str(error)
     spellings = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
-
-
-def compiled_forward(network: CascadeNetwork) -> Callable[..., Tensor]:
-    """The network through torch.compile, or as it is where that does not work."""
-    try:
-        return torch.compile(network, dynamic=False)
-    except RuntimeError:
-        return network
 
 
 def back_project(generated: Values, low: Values, scale: int, strength: float) -> Values:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,13 +15,14 @@ from urllib.parse import urlsplit
 import torch
 
 from backend.cascade.planning import Block
-from backend.errors import ExecutorError, MetaEarthError, NetworkOutputError
+from backend.errors import Cancelled, ExecutorError, Interrupted, MetaEarthError, NetworkOutputError
 from backend.jobs import worker
-from backend.jobs.directory import JobDirectory
+from backend.jobs.code import code_sha256, packed_code
+from backend.jobs.directory import STOP, JobDirectory
 from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import BlockReport
-from backend.jobs.worker import STOP, Probe
+from backend.jobs.worker import Probe
 
 try:
     import distributed
@@ -32,6 +32,8 @@ except ImportError as error:
 
 CONNECT_SECONDS = 20
 WORKERLESS_SECONDS = 60
+PROBE_SECONDS = 120
+END_SECONDS = 10
 TASKS_A_WORKER = 2
 RETRIES = 2
 
@@ -105,7 +107,7 @@ class ClusterExecutor:
             if not Path(self.address).is_file():
                 raise OSError("there is no such file")
             return Client(scheduler_file=self.address, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls without certificates
             raise ExecutorError(f"No Dask scheduler answers at {self.address} ({error}).") from error
 
     def _warn_of_open_door(self) -> None:
@@ -131,7 +133,7 @@ class ClusterExecutor:
         own.write_text(nonce, encoding="utf-8")
         asked = {
             address: self._client.submit(
-                worker.probe, str(self.directory.folder), nonce, count, workers=[address], pure=False
+                worker.probe, str(self.directory.folder), nonce, code_sha256(), count, workers=[address], pure=False
             )
             for address, count in threads.items()
         }
@@ -139,7 +141,9 @@ class ClusterExecutor:
         try:
             for address, future in asked.items():
                 try:
-                    found: Probe = future.result(timeout=120)
+                    found: Probe = self._answer(future)
+                except (Cancelled, Interrupted):
+                    raise
                 except Exception as error:  # whatever a foreign machine's Python has to say
                     problems.append(f"{address}: {type(error).__name__}: {error}")
                     continue
@@ -156,6 +160,16 @@ class ClusterExecutor:
                 f"The job was planned for {self.plan.device_name}, and its workers have {', '.join(sorted(names))}: "
                 "their blocks equal each other within rounding, not bit for bit."
             )
+
+    def _answer(self, future: Future) -> Probe:
+        """A probe's answer; a busy worker may take its time."""
+        end = time.monotonic() + PROBE_SECONDS
+        while not future.done():
+            self.check()
+            if time.monotonic() > end:
+                raise TimeoutError(f"no answer within {PROBE_SECONDS} s; it may be busy with other work")
+            time.sleep(0.05)
+        return future.result()
 
     def _wait_for_workers(self) -> dict[str, int]:
         """Threads of each worker, by address."""
@@ -175,7 +189,7 @@ class ClusterExecutor:
             try:
                 self._submit(sample, stage, queues)
                 finished = self._finished()
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, CancelledError) as error:
                 raise self._lost(error) from error
             for future in finished:
                 block, _ = self._futures.pop(future)
@@ -255,27 +269,20 @@ class ClusterExecutor:
             if self._futures:
                 (self.directory.folder / STOP).touch()
                 self._client.cancel(list(self._futures), force=True)
-                end = time.monotonic() + 10
-                while any(self._client.processing().values()) and time.monotonic() < end:
-                    time.sleep(0.1)
-            self._client.run(worker.forget, on_error="ignore")
-        except (OSError, TimeoutError):
-            pass  # the scheduler is gone, and with it the tasks
-
-
-def packed_code() -> bytes:
-    """The backend's own modules as a zip archive, the same bytes for the same code."""
-    root = Path(__file__).resolve().parents[2]
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((root / "backend").rglob("*.py")):
-            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
-    return stream.getvalue()
+            folder = str(self.directory.folder)
+            ends = [  # each waits for the block that its worker is at
+                self._client.submit(worker.forget, folder, workers=[address], pure=False)
+                for address in self._client.nthreads()
+            ]
+            distributed.wait(ends, timeout=END_SECONDS)
+        except (OSError, TimeoutError, CancelledError):
+            pass  # the scheduler is gone, or a worker is busy with something else
 
 
 def local_cluster(count: int, device: str) -> SpecCluster:
     """``count`` worker processes on this machine, each with a GPU of its own where there are GPUs."""
     gpus = torch.cuda.device_count() if device == "cuda" else 0
+    visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
     threads = max(1, (os.cpu_count() or 1) // count)
     workers = {
         number: {
@@ -284,7 +291,7 @@ def local_cluster(count: int, device: str) -> SpecCluster:
                 "nthreads": threads,
                 "memory_limit": 0,
                 "dashboard": False,
-                "env": {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {},
+                "env": {"CUDA_VISIBLE_DEVICES": visible[number % gpus]} if gpus else {},
             },
         }
         for number in range(count)

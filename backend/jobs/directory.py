@@ -17,9 +17,8 @@ import os
 import platform
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import numpy as np
 
 from backend.cascade.block import Edges, RenderedBlock
 from backend.cascade.planning import Block
-from backend.errors import InputError, JobBusyError, PlanError
+from backend.errors import Cancelled, InputError, JobBusyError, OutputError, PlanError
 from backend.jobs.plan import JobPlan
 from backend.models.bundle import Bundle, open_bundle
 from backend.protocol import data_home
@@ -38,7 +37,10 @@ from backend.raster.grid import Region
 from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic, writing
 
 PLAN, OWNER, LOCK, MODEL = "plan.json", "owner.json", "lock", "model"
-PLAN_TAG, EVALUATIONS_TAG = "METAEARTH_PLAN_SHA256", "METAEARTH_EVALUATIONS"
+STOP = "stop"
+"""A file of this name tells the workers of a cluster that the job is over."""
+FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
+PLAN_TAG, EVALUATIONS_TAG, BATCH_TAG = "METAEARTH_PLAN_SHA256", "METAEARTH_EVALUATIONS", "METAEARTH_BATCH"
 
 NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
 """Rows up, columns left, and the side of that block that touches this one."""
@@ -84,7 +86,10 @@ class JobDirectory:
         `PlanError` names what differs if another job is here.
         """
         if self.has_plan:
-            found = self.plan()
+            try:
+                found = self.plan()
+            except PlanError as error:
+                raise PlanError(f"{error} Its folder is {self.folder}: delete it, or choose another name.") from error
             if found.sha256 == plan.sha256 and [s.path for s in found.stages] == [s.path for s in plan.stages]:
                 return found
             changed = differences(
@@ -111,18 +116,40 @@ class JobDirectory:
     @contextmanager
     def locked(self, output: str) -> Iterator[None]:
         """Nobody else works in this folder or on this result meanwhile; `JobBusyError` names who does."""
+        if self.folder.is_dir() and not self.has_plan and self._foreign():
+            raise OutputError(
+                f"{self.folder} is no job folder: it holds {self._foreign()[0]}. Choose an empty folder, or a new name."
+            )
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        own = filelock.FileLock(self.folder / LOCK)
+        held = False
         try:
-            with own.acquire(timeout=0), _result_lock(output).acquire(timeout=0):
+            with (
+                filelock.FileLock(self.folder / LOCK).acquire(timeout=0),
+                _result_lock(output).acquire(timeout=0),
+            ):
+                held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 self._write(OWNER, json.dumps(owner))
-                yield
+                try:
+                    yield
+                finally:
+                    self._remove_if_empty()
         except filelock.Timeout as error:
             raise JobBusyError(
                 f"Another job works on {output}{self._owner()}. Wait for it, cancel it, or choose another name."
             ) from error
+        finally:
+            if held:
+                self._remove_if_empty()  # on some systems a held lock cannot be deleted, nor its folder
+
+    def _remove_if_empty(self) -> None:
+        """Delete the lock and the folder of a job that is no more."""
+        if not self.has_plan:
+            with suppress(OSError):
+                (self.folder / OWNER).unlink(missing_ok=True)
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def _owner(self) -> str:
         try:
@@ -156,19 +183,21 @@ class JobDirectory:
     def write(self, plan: JobPlan, sample: int, stage: int, block: Block, made: RenderedBlock, tags: dict) -> None:
         """Write a block, and first what it gives to its neighbours."""
         path = self.block_path(sample, stage, block)
+        if not self.has_plan:  # a worker must not bring a deleted job back
+            raise Cancelled
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_edges(path, made)
+            _write_edges(path, made, plan.sha256)
         grid = plan.stages[stage - 1].grid.crop(block.region)
         tags = {PLAN_TAG: plan.sha256, **tags}
         write_block(path, made.pixels, grid, np.dtype(plan.dtype), plan.nodata, plan.alpha, tags)
 
-    def edges(self, sample: int, stage: int, block: Block) -> Edges:
+    def edges(self, plan: JobPlan, sample: int, stage: int, block: Block) -> Edges:
         """What finished neighbours give to a block; missing and damaged files give nothing."""
         found: Edges = {}
         for rows, cols, side in NEIGHBOURS:
             neighbour = Block(block.row - rows, block.col - cols, block.region)
-            found.update(_read_edges(self.block_path(sample, stage, neighbour), side))
+            found.update(_read_edges(self.block_path(sample, stage, neighbour), side, plan.sha256))
         return found
 
     def write_mosaic(
@@ -190,8 +219,23 @@ class JobDirectory:
         return path
 
     def remove(self) -> None:
-        """Delete everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete everything of the job, and nothing else; the folder itself goes when its lock is released."""
+        with suppress(OSError):
+            (self.folder / PLAN).unlink(missing_ok=True)  # first: what is left is no job then
+        for path in list(self.folder.iterdir()):
+            if path.is_dir() and path.name in FOLDERS:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_file() and path.name != LOCK and self._is_own(path):
+                with suppress(OSError):
+                    path.unlink()
+
+    def _is_own(self, path: Path) -> bool:
+        names = (OWNER, LOCK, STOP, *FOLDERS)
+        return path.name in names or path.suffix == ".vrt" or path.name.startswith((f"{PLAN}", f"{OWNER}.", "probe-"))
+
+    def _foreign(self) -> list[str]:
+        """Names in the folder that no job has made."""
+        return sorted(path.name for path in self.folder.iterdir() if not self._is_own(path))
 
 
 def _result_lock(output: str) -> filelock.FileLock:
@@ -201,31 +245,39 @@ def _result_lock(output: str) -> filelock.FileLock:
     return filelock.FileLock(folder / hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:32])
 
 
-def _write_edges(path: Path, made: RenderedBlock) -> None:
+def _write_edges(path: Path, made: RenderedBlock, plan_sha256: str) -> None:
     arrays: dict[str, Any] = {
         f"{side}_{row}_{col}": values
         for side, edges in (("below", made.below), ("right", made.right))
         for (row, col), values in edges.items()
     }
+    digest = np.array(_edges_digest(arrays, plan_sha256))
     partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.npz")
     try:
-        np.savez(partial, **arrays)
+        np.savez(partial, digest=digest, **arrays)
         partial.replace(path.with_suffix(".npz"))
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _read_edges(path: Path, side: str) -> Edges:
-    """One side's edges of a finished block; the archive's own checksums tell damage."""
+def _edges_digest(arrays: dict[str, Any], plan_sha256: str) -> str:
+    digest = hashlib.sha256(plan_sha256.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _read_edges(path: Path, side: str, plan_sha256: str) -> Edges:
+    """One side's edges of a finished block of this plan; whatever is wrong with the file, there are none."""
     if not path.is_file():
         return {}
-    found: Edges = {}
     try:
-        with np.load(path.with_suffix(".npz")) as archive:
-            for name in archive.files:
-                kind, row, col = name.split("_")
-                if kind == side:
-                    found[int(row), int(col)] = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if str(arrays.pop("digest")) != _edges_digest(arrays, plan_sha256):
+            return {}
+    except Exception:  # a damaged archive fails in many ways
         return {}
-    return found
+    places = ((name.split("_"), values) for name, values in arrays.items())
+    return {(int(row), int(col)): values for (kind, row, col), values in places if kind == side}

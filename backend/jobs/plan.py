@@ -25,7 +25,7 @@ from backend.errors import DiskFullError, ModelError, OutputError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import ENGINE_VERSION, Job, JobSummary, stage_paths, statistics_paths
-from backend.raster.grid import Grid, Region, pixel_sides_m
+from backend.raster.grid import Grid, Region, crs_name, pixel_sides_m
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
 from backend.tiling.lattice import Lattice, paper_lattice
@@ -91,6 +91,9 @@ class JobPlan:
             "model": self.model,
             "model_sha256": self.model_sha256,
             "source": {Path(name).name: facts for name, facts in self.source.items()},
+            "transform": list(self.source_grid.transform)[:6],
+            "crs": crs_name(self.source_grid.crs),
+            "nodata": str(self.nodata),
             "pixel_size_m": self.source_grid.pixel_size_m,
             "resample_to_m": self.resample_to_m,
             "bands": self.job.bands,
@@ -136,8 +139,11 @@ class JobPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """Space to ask for before the start: blocks, results and what a COG needs while it is written."""
-        return int(1.25 * self.output_bytes * (1 + self.job.samples))
+        """Space to ask for before the start: blocks and results, and what a COG needs while it is written."""
+        last = self.stages[-1].asked
+        floats = 4 * self.bands * last.height * last.width if self.job.samples > 1 else 0
+        blocks = self.output_bytes * self.job.samples + 2 * floats
+        return int(1.25 * (blocks + self.output_bytes + 2 * floats))
 
     def summary(self) -> JobSummary:
         """What the job would do, for people."""
@@ -211,6 +217,7 @@ def make_plan(job: Job) -> JobPlan:
         paper_lattice(network.tile) if job.overlap == "paper" else Lattice(network.tile, profile.margin, profile.ramp)
     )
     geometry = WindowGeometry(lattice, network.scale, network.context)
+    job = with_absolute_paths(job)
     paths = stage_paths(job.output, stages)
     _check_outputs([*paths, *(statistics_paths(paths[-1]) if job.samples > 1 else [])], files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
@@ -255,6 +262,19 @@ def make_plan(job: Job) -> JobPlan:
     return plan
 
 
+def with_absolute_paths(job: Job) -> Job:
+    """The same job, wherever it is resumed."""
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(path)
+
+    executor = absolute(job.executor) if os.path.isfile(job.executor) else job.executor
+    folder = absolute(job.job_dir) if job.job_dir else None
+    return dataclasses.replace(
+        job, input=absolute(job.input), output=absolute(job.output), executor=executor, job_dir=folder
+    )
+
+
 def _four(extent: list[float]) -> tuple[float, float, float, float]:
     xmin, ymin, xmax, ymax = extent
     return xmin, ymin, xmax, ymax
@@ -293,7 +313,8 @@ def executor_of(job: Job) -> str:
     gpus = torch.cuda.device_count() if job.device != "cpu" else 0
     if asked == LOCAL and gpus > 1 and find_spec("distributed"):
         return f"{LOCAL}:{gpus}"
-    if asked.startswith(f"{LOCAL}:") and not asked.partition(":")[2].isdigit():
+    count = asked.partition(":")[2]
+    if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
         raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
     return asked
 

@@ -12,8 +12,9 @@ import torch
 from backend.cascade.block import BlockRenderer, Edges, RenderedBlock, StageSettings
 from backend.cascade.engine import Engine
 from backend.cascade.planning import Block
-from backend.errors import InputError, ModelError, NetworkOutputError
-from backend.jobs.directory import EVALUATIONS_TAG, NEIGHBOURS, JobDirectory
+from backend.devices import choose_device
+from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
+from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, NEIGHBOURS, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.raster.mosaic import Mosaic
 from backend.raster.source import RasterSource
@@ -42,6 +43,12 @@ class Renderer:
         after_window: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan, self.directory, self.after_window = plan, directory, after_window
+        if plan.torch_version != torch.__version__:
+            raise PlanError(
+                f"The job was planned with torch {plan.torch_version}, and here is {torch.__version__}: the parts "
+                "would not fit each other. Use that release, or start the job anew under another name."
+            )
+        choose_device(plan.device)  # the plan's, or a sentence
         bundle = directory.bundle(plan)
         if bundle.sha256() != plan.model_sha256:
             raise ModelError(f"The model {plan.model} changed since the job was planned; start the job anew.")
@@ -79,6 +86,7 @@ class Renderer:
             made = renderer.render(block, self._edges(sample, stage, block))
         except NetworkOutputError as error:
             raise NetworkOutputError(f"Block {block.name} of stage {stage} could not be made: {error}") from error
+        self.check_source()  # what was read meanwhile must not be kept
         report = BlockReport(
             self.engine.evaluations - evaluations, self.engine.seconds_network - seconds, self.engine.batch
         )
@@ -89,7 +97,7 @@ class Renderer:
 
     def _edges(self, sample: int, stage: int, block: Block) -> Edges:
         """What the neighbours give to a block: those on the disk, and those that are being written."""
-        found = self.directory.edges(sample, stage, block)
+        found = self.directory.edges(self.plan, sample, stage, block)
         for _, of, other, made in self._unwritten:
             for rows, cols, side in NEIGHBOURS:
                 if of == (sample, stage) and (other.row, other.col) == (block.row - rows, block.col - cols):
@@ -99,7 +107,7 @@ class Renderer:
     def _write(self, sample: int, stage: int, block: Block, made: RenderedBlock, report: BlockReport) -> BlockReport:
         tags = {EVALUATIONS_TAG: str(report.evaluations)}
         if report.batch != self.plan.batch:
-            tags["METAEARTH_BATCH"] = str(report.batch)
+            tags[BATCH_TAG] = str(report.batch)
         self.directory.write(self.plan, sample, stage, block, made, tags)
         return report
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from backend.cascade.planning import Block
-from backend.devices import choose_device, device_name
-from backend.errors import Cancelled, DiskFullError
+from backend.devices import device_name
+from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
-from backend.jobs.directory import EVALUATIONS_TAG, JobDirectory, default_folder
+from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, JobDirectory, default_folder
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import LOCAL, JobPlan, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name
 from backend.jobs.samples import write_statistics
 from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress, statistics_paths
-from backend.raster.output import tag_of, write_cog, writing
+from backend.raster.output import tags_of, write_cog, writing
 from backend.raster.source import RasterSource
 
 Report = Callable[[Progress], None]
@@ -68,8 +68,8 @@ class JobRun:
         with self.directory.locked(self.plan.stages[-1].path):
             try:
                 found = self.directory.adopt(self.plan)
-                self.plan = replace(found, job=replace(found.job, executor=job.executor, job_dir=job.job_dir))
-                choose_device(self.plan.device)  # the plan's, or a sentence
+                asked = replace(found.job, executor=job.executor, job_dir=job.job_dir, samples=job.samples)
+                self.plan = replace(found, job=asked)
                 if device_name(self.plan.device) != self.plan.device_name:
                     self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
                 result = self._run()
@@ -77,8 +77,8 @@ class JobRun:
                 cancelled = isinstance(error, Cancelled) and not self.keep_when_cancelled
                 if cancelled or not (existed or self._any_block()):
                     self.directory.remove()
-                elif isinstance(error, DiskFullError):
-                    raise DiskFullError(f"{error} What is finished is kept in {self.directory.folder}.") from error
+                elif isinstance(error, OutputError):
+                    raise type(error)(f"{error} What is finished is kept in {self.directory.folder}.") from error
                 raise
             self.directory.remove()
         return result
@@ -98,7 +98,8 @@ class JobRun:
                     self._run_stage(executor)
             parts = self._finish()
             try:
-                psnr, valid_pixels = consistency_psnr(raster, plan.area, parts[-1][0], plan.stretch.range, plan.bands)
+                last = parts[len(plan.stages) - 1][0]
+                psnr, valid_pixels = consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
                 evaluations = self._evaluations_of_last_stage()
                 for part, path in parts:
                     with writing(path):
@@ -119,22 +120,29 @@ class JobRun:
     def _run_stage(self, executor: Executor) -> None:
         plan, sample, stage = self.plan, self.sample, self.stage
         blocks = plan.blocks(stage)
-        finished = [b for b in blocks if self.directory.is_valid(plan, sample, stage, b)]
+        finished = []
+        for block in blocks:
+            self.check()
+            if self.directory.is_valid(plan, sample, stage, block):
+                finished.append(block)
         self.blocks_resumed += len(finished)
         resumed = sum(map(self._own_windows, finished))
         self.windows_resumed += resumed
         self.windows_done = self._windows_before() + resumed
-        missing = [b for b in blocks if b not in finished]
+        names = {block.name for block in finished}
+        missing = [block for block in blocks if block.name not in names]
+        computed = resumed
 
         def done(block: Block, report: BlockReport) -> None:
+            nonlocal computed
             finished.append(block)
+            computed += self._own_windows(block)
             self.evaluations += report.evaluations
             self.seconds_network += report.seconds_network
             if report.batch < plan.batch:
                 self._warn(SMALLER_BATCH)
             # here, evaluations have been counted already, and those of the next block too
-            in_blocks = self._windows_before() + sum(map(self._own_windows, finished))
-            self.windows_done = max(self.windows_done, in_blocks)
+            self.windows_done = max(self.windows_done, self._windows_before() + computed)
             self._live_mosaic(finished)
             self._tell("generating", force=True)
 
@@ -169,7 +177,8 @@ class JobRun:
         name = f"live-{self.live_number:04d}.vrt"
         path = self.directory.write_mosaic(name, self.plan, self.sample, self.stage, finished, stage.asked)
         self.mosaic = str(path)
-        (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
+        with suppress(OSError):  # a program may have it open
+            (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
 
     def _finish(self) -> list[tuple[Path, Path]]:
         """(finished file under a preliminary name, its name) of every raster."""
@@ -195,10 +204,12 @@ class JobRun:
         return made
 
     def _evaluations_of_last_stage(self) -> int:
-        """Evaluations of the first sample's last stage, in this run and earlier ones."""
+        """Evaluations of the first sample's last stage, in this run and earlier ones, as the blocks' tags tell."""
         stage = len(self.plan.stages)
-        paths = (self.directory.block_path(1, stage, block) for block in self.plan.blocks(stage))
-        return sum(int(tag_of(path, EVALUATIONS_TAG) or 0) for path in paths)
+        tags = [tags_of(self.directory.block_path(1, stage, block)) for block in self.plan.blocks(stage)]
+        if any(BATCH_TAG in found for found in tags):
+            self._warn(SMALLER_BATCH)
+        return sum(int(found.get(EVALUATIONS_TAG, 0)) for found in tags)
 
     def _after_evaluation(self, windows: int) -> None:
         self.check()

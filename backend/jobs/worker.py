@@ -14,13 +14,12 @@ import torch
 
 from backend.devices import choose_device, device_memory_bytes, device_name
 from backend.errors import Cancelled, MetaEarthError
-from backend.jobs.directory import JobDirectory
+from backend.jobs.code import code_sha256
+from backend.jobs.directory import PLAN, STOP, JobDirectory
 from backend.jobs.renderer import BlockReport, Renderer
 from backend.protocol import ENGINE_VERSION
 from backend.raster.source import RasterSource
 
-STOP = "stop"
-"""A file of this name in the job directory tells the workers that the job is over."""
 STOP_SECONDS = 0.5
 
 _one_at_a_time = threading.Lock()  # a worker may have several threads, but the device is one
@@ -39,14 +38,18 @@ class Probe:
     problem: str | None
 
 
-def probe(folder: str, nonce: str, threads: int | None = None) -> Probe:
-    """Whether this process can do blocks of the job in ``folder``, which holds ``nonce`` in a file of that name."""
-    if threads:
-        torch.set_num_threads(threads)
+def probe(folder: str, nonce: str, code: str, threads: int) -> Probe:
+    """Whether this process can do blocks of the job in ``folder``, which holds a file named ``nonce``.
+
+    ``code`` is the hash of the code that it should have.
+    """
+    torch.set_num_threads(threads)
     directory = JobDirectory(Path(folder))
     problem = device = None
     try:
         problem = _problem(directory, nonce)
+        if code != code_sha256():
+            problem = "it still runs the code of another version; restart that worker"
         if not problem:
             device = choose_device(directory.plan().device)
     except MetaEarthError as error:
@@ -95,27 +98,32 @@ def _renderer(directory: JobDirectory) -> Renderer:
     plan = directory.plan()
     key = (str(directory.folder), plan.sha256)
     if key not in _renderers:
-        forget()
-        check = stop_check(directory.folder / STOP)
+        _close(None)
+        check = stop_check(directory.folder)
         _renderers[key] = Renderer(plan, directory, lambda windows: check(), check)
     return _renderers[key]
 
 
-def stop_check(path: Path) -> Callable[[], None]:
-    """Raises `Cancelled` once the file is there; looks twice a second."""
+def stop_check(folder: Path) -> Callable[[], None]:
+    """Raises `Cancelled` once the job in the folder is over or gone; looks twice a second."""
     last = 0.0
 
     def check() -> None:
         nonlocal last
         if time.monotonic() - last > STOP_SECONDS:
             last = time.monotonic()
-            if path.exists():
+            if (folder / STOP).exists() or not (folder / PLAN).exists():
                 raise Cancelled
 
     return check
 
 
-def forget() -> None:
-    """Close the files of the last job."""
-    while _renderers:
-        _renderers.popitem()[1].close()
+def forget(folder: str | None = None) -> None:
+    """Close the files of a job, or of whichever was the last; waits for a block that is being computed."""
+    with _one_at_a_time:
+        _close(folder)
+
+
+def _close(folder: str | None) -> None:
+    for key in [key for key in _renderers if folder in (None, key[0])]:
+        _renderers.pop(key).close()

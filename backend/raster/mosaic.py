@@ -7,8 +7,10 @@ from types import TracebackType
 
 import numpy as np
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from backend.errors import OutputError
 from backend.raster.grid import Grid, Region
 from backend.raster.source import GDAL_OPTIONS, Pixels, read_reflected
 
@@ -36,8 +38,12 @@ class Mosaic:
     def _read_inside(self, region: Region) -> Pixels:
         place = region.relative_to(self.covered)
         window = Window(place.left, place.top, place.width, place.height)
-        values = self._file.read(list(range(1, self.bands + 1)), window=window).astype(np.float32)
-        valid = (self._file.read_masks(list(range(1, self.bands + 1)), window=window) > 0).all(axis=0)
-        if self._file.count > self.bands:
-            valid &= self._file.read(self.bands + 1, window=window) > 0
+        shown = list(range(1, self.bands + 1))
+        try:
+            values = self._file.read(shown, window=window).astype(np.float32)
+            valid = (self._file.read_masks(shown, window=window) > 0).all(axis=0)
+            if self._file.count > self.bands:
+                valid &= self._file.read(self.bands + 1, window=window) > 0
+        except RasterioError as error:
+            raise OutputError(f"A finished block of the job cannot be read any more: {error}. Resume it.") from error
         return Pixels(values, valid & np.isfinite(values).all(axis=0))

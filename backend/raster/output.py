@@ -98,8 +98,8 @@ def write_block(
         opaque = np.where(pixels.valid, alpha_value(dtype), 0).astype(dtype)
         typed = np.concatenate([typed, opaque[None]])
     partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.tif")
-    with writing(path, typed.nbytes):
-        try:
+    try:
+        with writing(path, typed.nbytes):
             with (
                 rasterio.Env(**GDAL_OPTIONS),
                 rasterio.open(
@@ -129,8 +129,8 @@ def write_block(
             if checksum_of(partial) != checksum(typed):
                 raise OSError(f"{path.name} does not hold what was written to it.")
             partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    finally:  # after `writing` has looked at the free space
+        partial.unlink(missing_ok=True)
 
 
 def _overview_factors(grid: Grid) -> list[int]:
@@ -183,10 +183,10 @@ def colour_interpretation(bands: int, alpha: bool) -> list[ColorInterp]:
     return [*shown, ColorInterp.alpha] if alpha else shown
 
 
-def tag_of(path: Path, name: str) -> str | None:
-    """One tag of a raster; None if it is not there."""
+def tags_of(path: Path) -> dict[str, str]:
+    """All tags of a raster."""
     with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
-        return dataset.tags().get(name)
+        return dict(dataset.tags())
 
 
 def write_mosaic(

@@ -224,8 +224,14 @@ class RasterSource:
         return sorted({self.path, *(name for name in self._file.files if os.path.isfile(name))})
 
     def fingerprint(self) -> dict[str, list[int]]:
-        """What changes when the raster does: size in bytes and time of the last change of each of its files."""
-        status = {os.path.abspath(name): os.stat(name) for name in self.files()}
+        """What changes when the raster does: size in bytes and time of the last change of each of its files.
+
+        Statistics that programs leave beside a raster (.aux.xml) are no change.
+        """
+        try:
+            status = {os.path.abspath(n): os.stat(n) for n in self.files() if not n.endswith(".aux.xml")}
+        except OSError as error:
+            raise InputError(f"The source raster {self.path} is gone: {error}.") from error
         return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
 
 

@@ -184,7 +184,7 @@ class BackendProcess(QObject):
             waiting = self._waiting.pop(message.get("id"), None)
             self._cancelled.discard(message.get("id"))
         if waiting:
-            if waiting.method == "generate" and "result" in message:
+            if waiting.method in ("generate", "resume") and "result" in message:
                 self._crashes = 0
             waiting.answer(message)
 

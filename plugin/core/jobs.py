@@ -21,10 +21,10 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     return _follow("generate", params, feedback, summary.warnings)
 
 
-def resume_job(folder: str, feedback: QgsProcessingFeedback) -> JobResult:
-    """The finished job of a job folder. Raises `BackendError`."""
+def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> JobResult:
+    """The finished job of a job folder, on its own executor unless another is given. Raises `BackendError`."""
     feedback.setProgressText(tr("Starting the backend…"))
-    return _follow("resume", {"folder": folder}, feedback, [])
+    return _follow("resume", {"folder": folder, "executor": executor or None}, feedback, [])
 
 
 def inspect_raster(path: str, feedback: QgsProcessingFeedback) -> RasterInfo:

@@ -11,16 +11,19 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingParameterBoolean,
+    QgsProcessingParameterDefinition,
     QgsProcessingParameterFile,
 )
 
+from ...backend.protocol import JOB_FIELDS
 from ..core.backend_client import BackendError
 from ..core.jobs import resume_job
 from ..core.results import metaearth_tags
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
+from .parameters import parameter_of
 
-FOLDER, LOAD = "FOLDER", "LOAD"
+FOLDER, EXECUTOR, LOAD = "FOLDER", "EXECUTOR", "LOAD"
 
 
 class ResumeJob(MetaEarthAlgorithm):
@@ -52,6 +55,11 @@ class ResumeJob(MetaEarthAlgorithm):
         """Declare parameters and outputs."""
         self.addParameter(QgsProcessingParameterFile(FOLDER, tr("Job folder"),
                                                      behavior=QgsProcessingParameterFile.Behavior.Folder))
+        executor = parameter_of(next(field for field in JOB_FIELDS if field.name == "executor"), FOLDER)
+        executor.setDefaultValue("")
+        executor.setFlags(executor.flags() | QgsProcessingParameterDefinition.Flag.FlagOptional)
+        executor.setHelp(tr("Where the rest is computed: local, or a Dask scheduler. Empty: as the job was started."))
+        self.addParameter(executor)
         self.addParameter(QgsProcessingParameterBoolean(LOAD, tr("Load the results"), True))
         self.add_job_outputs()
 
@@ -66,7 +74,8 @@ class ResumeJob(MetaEarthAlgorithm):
                          feedback: QgsProcessingFeedback) -> Dict[str, Any]:
         """Finish the job; whatever goes wrong leaves as a QgsProcessingException with a sentence."""
         try:
-            result = resume_job(self.parameterAsString(parameters, FOLDER, context), feedback)
+            folder = self.parameterAsString(parameters, FOLDER, context)
+            result = resume_job(folder, self.parameterAsString(parameters, EXECUTOR, context), feedback)
         except BackendError as error:
             raise QgsProcessingException(str(error)) from error
         if self.parameterAsBool(parameters, LOAD, context) and context.project():
