@@ -428,3 +428,8 @@ def statistics_paths(output: str) -> List[str]:
     """Where mean and standard deviation over several samples go: ``out_mean.tif`` and ``out_std.tif``."""
     path = Path(output)
     return [str(path.with_name(f"{path.stem}_{name}{path.suffix}")) for name in ("mean", "std")]
+
+
+def default_job_folder(output: str) -> str:
+    """Where a job's unfinished work lies unless the user names a place: beside its last result."""
+    return output + ".metaearth-job"

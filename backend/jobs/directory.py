@@ -46,12 +46,6 @@ NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
 """Rows up, columns left, and the side of that block that touches this one."""
 
 
-def default_folder(output: str) -> Path:
-    """Where the unfinished work of a job lies unless it is told: beside its result, on the same disk."""
-    path = Path(output).absolute()
-    return path.with_name(path.name + ".metaearth-job")
-
-
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The names of the facts in which two plans differ, with both values where they are short."""
     found = []

@@ -24,7 +24,14 @@ from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, OutputError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
 from backend.models.bundle import Bundle, find_bundle, open_bundle
-from backend.protocol import ENGINE_VERSION, Job, JobSummary, stage_paths, statistics_paths
+from backend.protocol import (
+    ENGINE_VERSION,
+    Job,
+    JobSummary,
+    default_job_folder,
+    stage_paths,
+    statistics_paths,
+)
 from backend.raster.grid import Grid, Region, crs_name, pixel_sides_m
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
@@ -138,12 +145,25 @@ class JobPlan:
         return sum(s.asked.height * s.asked.width for s in self.stages) * item
 
     @property
-    def disk_bytes(self) -> int:
-        """Space to ask for before the start: blocks and results, and what a COG needs while it is written."""
+    def result_bytes(self) -> int:
+        """Space for the finished rasters while they are written."""
+        return int(1.25 * (self.output_bytes + 2 * self._statistics_bytes))
+
+    @property
+    def block_bytes(self) -> int:
+        """Space for the job's folder."""
+        return int(1.25 * (self.output_bytes * self.job.samples + 2 * self._statistics_bytes))
+
+    @property
+    def _statistics_bytes(self) -> int:
+        """Size of one raster of float32 over the last stage, if there are statistics."""
         last = self.stages[-1].asked
-        floats = 4 * self.bands * last.height * last.width if self.job.samples > 1 else 0
-        blocks = self.output_bytes * self.job.samples + 2 * floats
-        return int(1.25 * (blocks + self.output_bytes + 2 * floats))
+        return 4 * self.bands * last.height * last.width if self.job.samples > 1 else 0
+
+    @property
+    def folder(self) -> Path:
+        """Where unfinished work lies: where the user says, else beside the result, on the same disk."""
+        return Path(self.job.job_dir or default_job_folder(self.stages[-1].path)).absolute()
 
     def summary(self) -> JobSummary:
         """What the job would do, for people."""
@@ -155,7 +175,7 @@ class JobPlan:
             windows * self.sampling.steps,
             self.evaluations_per_pixel,
             self.output_bytes,
-            self.disk_bytes,
+            self.result_bytes + self.block_bytes,
             shutil.disk_usage(existing_folder(Path(self.job.output))).free,
             windows * (speed.encode_s + self.sampling.steps * speed.evaluation_s) * OVERHEAD,
             self.device_name,
@@ -356,10 +376,18 @@ def _check_outputs(paths: list[str], sources: list[str]) -> None:
 
 
 def _check_space(plan: JobPlan) -> None:
-    needed = plan.disk_bytes
-    free = shutil.disk_usage(existing_folder(Path(plan.job.output))).free
-    if needed > free:
-        raise DiskFullError(
-            f"The job needs up to {needed / 1e9:.2f} GB of disk space beside the result, and "
-            f"{free / 1e9:.2f} GB are free. Free some space, or choose another place for the result."
-        )
+    """`DiskFullError` unless results and unfinished work fit on their disks; what is finished already is counted."""
+    finished = sum(f.stat().st_size for f in plan.folder.glob("blocks/*/*/*") if f.is_file())
+    needs = [
+        (existing_folder(Path(plan.job.output)), plan.result_bytes),
+        (existing_folder(plan.folder), max(0, plan.block_bytes - finished)),
+    ]
+    if os.stat(needs[0][0]).st_dev == os.stat(needs[1][0]).st_dev:
+        needs = [(needs[0][0], needs[0][1] + needs[1][1])]
+    for folder, needed in needs:
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise DiskFullError(
+                f"The job needs up to {needed / 1e9:.2f} GB of disk space in {folder}, and {free / 1e9:.2f} GB are "
+                "free. Free some space, or choose another place for the result."
+            )

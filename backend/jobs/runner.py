@@ -14,7 +14,7 @@ from backend.cascade.planning import Block
 from backend.devices import device_name
 from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
-from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, JobDirectory, default_folder
+from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, JobDirectory
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import LOCAL, JobPlan, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name
@@ -46,7 +46,7 @@ class JobRun:
 
     def __init__(self, plan: JobPlan, report: Report, check: Callable[[], None]) -> None:
         self.plan, self.report, self.check = plan, report, check
-        self.directory = JobDirectory(Path(plan.job.job_dir or default_folder(plan.stages[-1].path)).absolute())
+        self.directory = JobDirectory(plan.folder)
         self.keep_when_cancelled = plan.job.job_dir is not None
         self.windows_done = 0.0
         self.sample = self.stage = 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import List
 
 from qgis.core import QgsProcessingFeedback
 
-from ...backend.protocol import Job, JobResult, JobSummary, Progress, RasterInfo
-from .backend_client import session_client
+from ...backend.protocol import Job, JobResult, JobSummary, Progress, RasterInfo, default_job_folder
+from .backend_client import BackendCancelled, session_client
 from .translate import tr
 
 
@@ -18,7 +19,12 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
     summary = JobSummary.from_dict(planned)
     tell_cost(summary, feedback)
-    return _follow("generate", params, feedback, summary.warnings)
+    try:
+        return _follow("generate", params, feedback, summary.warnings)
+    except BackendCancelled:
+        if not job.job_dir:  # a child that did not answer in time was killed, and could not do it
+            shutil.rmtree(default_job_folder(job.output), ignore_errors=True)
+        raise
 
 
 def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> JobResult:

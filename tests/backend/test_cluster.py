@@ -18,10 +18,9 @@ import rasterio
 from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
 from backend.jobs import plan as plan_module
-from backend.jobs.directory import default_folder
 from backend.jobs.plan import executor_of
 from backend.jobs.runner import resume
-from backend.protocol import Job
+from backend.protocol import Job, default_job_folder
 
 from .conftest import RasterMaker, keep_on, run, small_job
 
@@ -164,7 +163,7 @@ def test_a_scheduler_that_dies_leaves_a_job_that_can_be_resumed(
     with pytest.raises(ExecutorError, match=r"connection to the Dask scheduler at tcp://.* was lost.*resume the job"):
         run(small_model, source, tmp_path / "out.tif", stages=2, executor=own_cluster.address, report=report)
     assert killed
-    folder = default_folder(str(tmp_path / "out.tif"))
+    folder = Path(default_job_folder(str(tmp_path / "out.tif")))
     with pytest.raises(ExecutorError, match="No Dask scheduler answers"):
         resume(folder, lambda p: None, keep_on)
     result = run(small_model, source, tmp_path / "out.tif", stages=2, executor="local")
@@ -182,7 +181,7 @@ def test_a_client_that_dies_leaves_the_cluster_idle_and_a_job_that_can_be_resume
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, script, *arguments], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
-    result = resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+    result = resume(Path(default_job_folder(str(tmp_path / "out.tif"))), lambda p: None, keep_on)
     assert result.blocks_resumed > 10
     equal(result, whole)
 

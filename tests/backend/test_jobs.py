@@ -31,10 +31,11 @@ from backend.errors import (
     PlanError,
 )
 from backend.jobs import plan as plan_module
-from backend.jobs.directory import JobDirectory, default_folder
+from backend.jobs.directory import JobDirectory
 from backend.jobs.executors import LocalExecutor
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
+from backend.protocol import default_job_folder
 
 from .conftest import keep_on, run, small_job
 
@@ -138,7 +139,7 @@ def test_blocks_in_order_compute_every_window_once(small_model, scene):
 def test_an_interrupted_job_goes_on_where_it_stopped(small_model, scene, tmp_path):
     source, whole = scene
     with pytest.raises(Interrupted):
-        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations // 2))
+        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations))
     assert not (tmp_path / "out.tif").exists()
     result = run(small_model, source, tmp_path / "out.tif", stages=2)
     assert result.blocks_resumed > 10
@@ -170,7 +171,7 @@ def test_a_killed_job_loses_nothing_and_keeps_nothing_wrong(small_model, scene, 
     )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out.tif").exists()
-    result = resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+    result = resume(Path(default_job_folder(str(tmp_path / "out.tif"))), lambda p: None, keep_on)
     for made, expected in zip(result.outputs, whole.outputs):
         np.testing.assert_array_equal(read(made), read(expected))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "out_stage1.tif"]
@@ -180,7 +181,7 @@ def test_a_cancelled_job_stays_in_the_folder_that_the_user_named(small_model, sc
     source, whole = scene
     fields = {"stages": 2, "job_dir": str(tmp_path / "job")}
     with pytest.raises(Cancelled):
-        run(small_model, source, tmp_path / "out.tif", check=stop_after(whole.evaluations // 2, Cancelled), **fields)
+        run(small_model, source, tmp_path / "out.tif", check=stop_after(whole.evaluations, Cancelled), **fields)
     assert resume(tmp_path / "job", lambda p: None, keep_on).blocks_resumed > 10
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(whole.outputs[1]))
     assert not (tmp_path / "job").exists()
@@ -190,17 +191,17 @@ def test_another_job_in_the_folder_is_refused_by_what_differs(small_model, scene
     source, _ = scene
     with pytest.raises(Interrupted):
         run(small_model, source, tmp_path / "out.tif", check=stop_after(30))
-    kept = sorted(default_folder(str(tmp_path / "out.tif")).rglob("*.tif"))
+    kept = sorted(Path(default_job_folder(str(tmp_path / "out.tif"))).rglob("*.tif"))
     with pytest.raises(PlanError, match=r"differs in sampling, seed \(0, now 3\)\. Resume that one"):
         run(small_model, source, tmp_path / "out.tif", seed=3, steps=2)
-    assert kept and sorted(default_folder(str(tmp_path / "out.tif")).rglob("*.tif")) == kept
+    assert kept and sorted(Path(default_job_folder(str(tmp_path / "out.tif"))).rglob("*.tif")) == kept
 
 
 def test_damaged_blocks_are_made_again(small_model, scene, tmp_path):
     source, whole = scene
     with pytest.raises(Interrupted):
-        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations * 2 // 3))
-    blocks = sorted((default_folder(str(tmp_path / "out.tif")) / "blocks").rglob("*.tif"))
+        run(small_model, source, tmp_path / "out.tif", stages=2, check=stop_after(whole.evaluations))
+    blocks = sorted((Path(default_job_folder(str(tmp_path / "out.tif"))) / "blocks").rglob("*.tif"))
     for number, path in enumerate(random.Random(1).sample(blocks, 12)):
         content = bytearray(path.read_bytes())
         content[len(content) * (number + 1) // 14] ^= 0x10
@@ -246,7 +247,7 @@ def test_a_source_that_changed_before_the_resume_is_never_mixed(small_model, mak
         run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
     make_raster(height=21)
     with pytest.raises(InputError, match="source raster changed"):
-        resume(default_folder(str(tmp_path / "out.tif")), lambda p: None, keep_on)
+        resume(Path(default_job_folder(str(tmp_path / "out.tif"))), lambda p: None, keep_on)
     with pytest.raises(PlanError, match="differs in .*source"):
         run(small_model, source, tmp_path / "out.tif")
 
@@ -290,13 +291,13 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(small_model, make_raster, t
         run(small_model, source, output, report=report)
     assert not output.exists() and not list(tiny_disk.rglob("*.part*"))
     (tiny_disk / "other").unlink()
-    result = resume(default_folder(str(output)), lambda p: None, keep_on)
+    result = resume(Path(default_job_folder(str(output))), lambda p: None, keep_on)
     assert result.blocks_resumed > 0
     np.testing.assert_array_equal(read(output), read(run(small_model, source, tmp_path / "free.tif").outputs[0]))
 
 
 def test_a_disk_too_full_for_one_block_leaves_nothing(small_model, make_raster, tiny_disk, monkeypatch):
-    monkeypatch.setattr(JobPlan, "disk_bytes", property(lambda self: 0))
+    monkeypatch.setattr(plan_module, "_check_space", lambda plan: None)
     fill(tiny_disk)
     with pytest.raises(DiskFullError, match="The disk is full"):
         run(small_model, make_raster(), tiny_disk / "out.tif")
@@ -369,7 +370,7 @@ def test_what_a_user_adds_to_a_job_folder_stays(small_model, make_raster, tmp_pa
     source = make_raster()
     with pytest.raises(Interrupted):
         run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
-    folder = default_folder(str(tmp_path / "out.tif"))
+    folder = Path(default_job_folder(str(tmp_path / "out.tif")))
     (folder / "notes.txt").write_text("mine")
     resume(folder, lambda p: None, keep_on)
     assert [p.name for p in folder.iterdir() if p.name != "lock"] == ["notes.txt"]
@@ -379,7 +380,7 @@ def test_a_job_of_another_torch_is_not_mixed(small_model, make_raster, tmp_path)
     source = make_raster()
     with pytest.raises(Interrupted):
         run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
-    folder = default_folder(str(tmp_path / "out.tif"))
+    folder = Path(default_job_folder(str(tmp_path / "out.tif")))
     plan = dataclasses.replace(JobDirectory(folder).plan(), torch_version="1.0.0")
     (folder / "plan.json").write_text(plan.to_json())
     with pytest.raises(PlanError, match=r"planned with torch 1\.0\.0"):
@@ -402,7 +403,7 @@ def test_edges_of_another_plan_are_not_used(small_model, make_raster, tmp_path):
     source = make_raster()
     with pytest.raises(Interrupted):
         run(small_model, source, tmp_path / "out.tif", seed=1, check=stop_after(20))
-    folder = default_folder(str(tmp_path / "out.tif"))
+    folder = Path(default_job_folder(str(tmp_path / "out.tif")))
     (folder / "plan.json").unlink()
     mixed = run(small_model, source, tmp_path / "out.tif", seed=2)
     clean = run(small_model, source, tmp_path / "clean.tif", seed=2)
