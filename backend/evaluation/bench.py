@@ -110,9 +110,9 @@ def read_image(path: str) -> np.ndarray:
         return np.moveaxis(dataset.read(), 0, -1)
 
 
-def seams(data: Path, progress: Callable[[str], None]) -> list[Row]:
-    """The default mode on every scene at its full size: 4096 pixels a side."""
-    return [seam_row("default", data, SCENES, 1, progress)]
+def seams(data: Path, progress: Callable[[str], None], side: int = 4096) -> list[Row]:
+    """The default mode on every scene."""
+    return [seam_row("default", data, SCENES, 4096 // side, progress)]
 
 
 def modes(data: Path, progress: Callable[[str], None]) -> list[Row]:
@@ -414,8 +414,11 @@ def workers(progress: Callable[[str], None]) -> list[Row]:
     ]
 
 
-def bench(parts: list[str], data: Path, output: Path) -> None:
-    """Run some parts; ``bench.json`` and ``bench.md`` in ``output`` keep those of earlier runs."""
+def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
+    """Run some parts; ``bench.json`` and ``bench.md`` in ``output`` keep those of earlier runs.
+
+    ``side``: output pixels along a scene's side in the part seams.
+    """
     output.mkdir(parents=True, exist_ok=True)
     path = output / "bench.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
@@ -431,7 +434,7 @@ def bench(parts: list[str], data: Path, output: Path) -> None:
         "disagreement": lambda: disagreement(data, progress),
         "sampler": lambda: sampler_spectrum(data, 12, progress),
         "modes": lambda: modes(data, progress),
-        "seams": lambda: seams(data, progress),
+        "seams": lambda: seams(data, progress, side),
     }
     if unknown := set(parts) - set(makers):
         raise InputError(f"The bench has no part {', '.join(unknown)}; known: {', '.join(makers)}.")

@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from backend.jobs.code import code_sha256, packed_code
 from backend.jobs.directory import STOP, JobDirectory
 from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
-from backend.jobs.renderer import BlockReport
+from backend.jobs.renderer import report_of
 from backend.jobs.worker import Probe
 
 try:
@@ -36,19 +37,43 @@ PROBE_SECONDS = 120
 END_SECONDS = 10
 TASKS_A_WORKER = 2
 RETRIES = 2
+DEATHS = 4
 
 
 class BlockQueues:
     """Blocks in row order, a run of neighbours for each worker: what the neighbours before gave is then on the disk.
 
-    A worker without blocks takes the second half of the longest queue.
+    A worker without blocks takes the second half of the longest queue. Blocks that were with a worker when it died are
+    handed out alone, and no longer after `DEATHS`.
     """
 
     def __init__(self, blocks: list[Block]) -> None:
         self._queues: dict[str, list[Block]] = {"": blocks}
+        self._suspects: list[Block] = []
+        self._deaths: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
+        return self.waiting or bool(self._suspects)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `next` has a block."""
         return any(self._queues.values())
+
+    def suspect(self, block: Block) -> int:
+        """Note that a worker died with this block; how many have by now."""
+        self._deaths[block.name] += 1
+        if self._deaths[block.name] < DEATHS:
+            self._suspects.append(block)
+        return self._deaths[block.name]
+
+    def is_suspect(self, block: Block) -> bool:
+        """Whether a worker died with this block."""
+        return self._deaths[block.name] > 0
+
+    def next_suspect(self) -> Block | None:
+        """A block to be computed by a worker that has no other, if there is one."""
+        return self._suspects.pop(0) if self._suspects else None
 
     def next(self, worker: str, alive: list[str]) -> Block:
         """A block for one of the workers that are ``alive``; there must be one left."""
@@ -187,31 +212,49 @@ class ClusterExecutor:
         while queues or self._futures:
             self.check()
             try:
-                self._submit(sample, stage, queues)
+                alive = list(self._wait_for_workers())
+                self._take_back_from_the_dead(alive, queues, failures)
+                self._submit(sample, stage, alive, queues)
                 finished = self._finished()
             except (OSError, TimeoutError, CancelledError) as error:
                 raise self._lost(error) from error
             for future in finished:
                 block, _ = self._futures.pop(future)
                 try:
-                    done(block, self._report(future, block, stage))
+                    self._raise_for(future, block, stage)
+                    done(block, report_of(self.directory.block_path(sample, stage, block), self.plan))
                 except NetworkOutputError as error:
                     failures.append(error)
         raise_failures(failures)
 
-    def _submit(self, sample: int, stage: int, queues: BlockQueues) -> None:
+    def _take_back_from_the_dead(
+        self, alive: list[str], queues: BlockQueues, failures: list[NetworkOutputError]
+    ) -> None:
+        """Blocks of workers that are gone go to others, one at a time: one of them may be what killed it."""
+        for future, (block, address) in list(self._futures.items()):
+            if address not in alive and not future.done():
+                future.cancel()
+                del self._futures[future]
+                if queues.suspect(block) == DEATHS:
+                    failures.append(NetworkOutputError(f"Block {block.name} killed {DEATHS} workers."))
+
+    def _submit(self, sample: int, stage: int, alive: list[str], queues: BlockQueues) -> None:
         """Keep a few tasks a worker in flight, no more."""
-        alive = list(self._wait_for_workers())
-        busy = [address for _, address in self._futures.values()]
-        for _ in range(TASKS_A_WORKER):
-            for address in alive:
-                if busy.count(address) < TASKS_A_WORKER and queues:
-                    busy.append(address)
+        for address in alive:
+            held = [block for block, of in self._futures.values() if of == address]
+            if any(map(queues.is_suspect, held)):
+                continue
+            busy = len(held)
+            if not busy and (block := queues.next_suspect()):
+                self._futures[self._task(sample, stage, block, address)] = block, address
+                continue
+            for _ in range(TASKS_A_WORKER - busy):
+                if queues.waiting:
                     block = queues.next(address, alive)
                     self._futures[self._task(sample, stage, block, address)] = block, address
 
     def _task(self, sample: int, stage: int, block: Block, address: str) -> Future:
-        """A block's task, for one worker or, should that die, for another."""
+        """A block's task for one worker."""
         return self._client.submit(
             worker.render,
             str(self.directory.folder),
@@ -219,11 +262,10 @@ class ClusterExecutor:
             stage,
             block.row,
             block.col,
-            key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}",
+            key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}-{secrets.token_hex(2)}",
             pure=False,
             retries=RETRIES,
             workers=[address],
-            allow_other_workers=True,
         )
 
     def _finished(self) -> list[Future]:
@@ -235,18 +277,15 @@ class ClusterExecutor:
                 raise
             return []
 
-    def _report(self, future: Future, block: Block, stage: int) -> BlockReport:
-        """What a task returned; its error in our words."""
+    def _raise_for(self, future: Future, block: Block, stage: int) -> None:
+        """Raise a task's error in our words."""
         if future.status in ("cancelled", "lost"):
             raise self._lost(None)
         error = future.exception() if future.status == "error" else None
         if error is None:
-            return future.result()
+            return
         if isinstance(error, KilledWorker):
-            deaths = error.allowed_failures + 1
-            raise NetworkOutputError(
-                f"Block {block.name} of stage {stage} could not be made: {deaths} workers died at it."
-            ) from error
+            raise NetworkOutputError(f"Block {block.name} killed {error.allowed_failures + 1} workers.") from error
         if isinstance(error, MetaEarthError):
             raise error
         raise ExecutorError(

@@ -40,7 +40,8 @@ PLAN, OWNER, LOCK, MODEL = "plan.json", "owner.json", "lock", "model"
 STOP = "stop"
 """A file of this name tells the workers of a cluster that the job is over."""
 FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
-PLAN_TAG, EVALUATIONS_TAG, BATCH_TAG = "METAEARTH_PLAN_SHA256", "METAEARTH_EVALUATIONS", "METAEARTH_BATCH"
+PLAN_TAG = "METAEARTH_PLAN_SHA256"
+EVALUATIONS_TAG, SECONDS_TAG, BATCH_TAG = "METAEARTH_EVALUATIONS", "METAEARTH_SECONDS", "METAEARTH_BATCH"
 
 NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
 """Rows up, columns left, and the side of that block that touches this one."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -14,9 +15,10 @@ from backend.cascade.engine import Engine
 from backend.cascade.planning import Block
 from backend.devices import choose_device
 from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
-from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, NEIGHBOURS, JobDirectory
+from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, NEIGHBOURS, SECONDS_TAG, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.raster.mosaic import Mosaic
+from backend.raster.output import tags_of
 from backend.raster.source import RasterSource
 
 
@@ -27,6 +29,13 @@ class BlockReport:
     evaluations: int
     seconds_network: float
     batch: int
+
+
+def report_of(path: Path, plan: JobPlan) -> BlockReport:
+    """What the tags of a finished block tell."""
+    tags = tags_of(path)
+    seconds, batch = float(tags.get(SECONDS_TAG, 0)), int(tags.get(BATCH_TAG, plan.batch))
+    return BlockReport(int(tags.get(EVALUATIONS_TAG, 0)), seconds, batch)
 
 
 class Renderer:
@@ -105,7 +114,7 @@ class Renderer:
         return found
 
     def _write(self, sample: int, stage: int, block: Block, made: RenderedBlock, report: BlockReport) -> BlockReport:
-        tags = {EVALUATIONS_TAG: str(report.evaluations)}
+        tags = {EVALUATIONS_TAG: str(report.evaluations), SECONDS_TAG: f"{report.seconds_network:.3f}"}
         if report.batch != self.plan.batch:
             tags[BATCH_TAG] = str(report.batch)
         self.directory.write(self.plan, sample, stage, block, made, tags)

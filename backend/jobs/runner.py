@@ -14,14 +14,14 @@ from backend.cascade.planning import Block
 from backend.devices import device_name
 from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
-from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, JobDirectory
+from backend.jobs.directory import JobDirectory
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import LOCAL, JobPlan, executor_of
-from backend.jobs.renderer import BlockReport, Renderer, halo_name
+from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress, statistics_paths
-from backend.raster.output import tags_of, write_cog, writing
+from backend.raster.output import write_cog, writing
 from backend.raster.source import RasterSource
 
 Report = Callable[[Progress], None]
@@ -206,10 +206,11 @@ class JobRun:
     def _evaluations_of_last_stage(self) -> int:
         """Evaluations of the first sample's last stage, in this run and earlier ones, as the blocks' tags tell."""
         stage = len(self.plan.stages)
-        tags = [tags_of(self.directory.block_path(1, stage, block)) for block in self.plan.blocks(stage)]
-        if any(BATCH_TAG in found for found in tags):
+        paths = (self.directory.block_path(1, stage, block) for block in self.plan.blocks(stage))
+        reports = [report_of(path, self.plan) for path in paths]
+        if any(report.batch < self.plan.batch for report in reports):
             self._warn(SMALLER_BATCH)
-        return sum(int(found.get(EVALUATIONS_TAG, 0)) for found in tags)
+        return sum(report.evaluations for report in reports)
 
     def _after_evaluation(self, windows: int) -> None:
         self.check()

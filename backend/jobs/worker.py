@@ -16,7 +16,7 @@ from backend.devices import choose_device, device_memory_bytes, device_name
 from backend.errors import Cancelled, MetaEarthError
 from backend.jobs.code import code_sha256
 from backend.jobs.directory import PLAN, STOP, JobDirectory
-from backend.jobs.renderer import BlockReport, Renderer
+from backend.jobs.renderer import Renderer
 from backend.protocol import ENGINE_VERSION
 from backend.raster.source import RasterSource
 
@@ -82,15 +82,17 @@ def _problem(directory: JobDirectory, nonce: str) -> str | None:
     return None
 
 
-def render(folder: str, sample: int, stage: int, row: int, col: int) -> BlockReport:
-    """Compute and write one block, unless it is valid already: a task may be run again after another worker's death."""
+def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
+    """Compute and write one block, unless it is valid already: a task may be run again after another worker's death.
+
+    Nothing comes back: what a worker keeps in memory dies with it, and the block's tags tell what it cost.
+    """
     with _one_at_a_time:
         directory = JobDirectory(Path(folder))
         renderer = _renderer(directory)
         block = next(b for b in renderer.plan.blocks(stage) if (b.row, b.col) == (row, col))
-        if directory.is_valid(renderer.plan, sample, stage, block):
-            return BlockReport(0, 0.0, renderer.plan.batch)
-        return renderer.render(sample, stage, block).result()
+        if not directory.is_valid(renderer.plan, sample, stage, block):
+            renderer.render(sample, stage, block).result()
 
 
 def _renderer(directory: JobDirectory) -> Renderer:
