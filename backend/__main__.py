@@ -217,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"some of {', '.join(parts)}")
     verb.add_argument("--data", default="data", help="folder of imagery, laid out as backend/training/split.toml says")
     verb.add_argument("--output", required=True, help="folder for bench.json and bench.md")
-    verb.add_argument("--side", type=int, default=4096, choices=(1024, 2048, 4096), help="pixels a side of seams' scenes")
+    verb.add_argument("--side", type=int, default=4096, choices=(1024, 2048, 4096), help="pixels a side in part seams")
     verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("models", help="list the installed models")

@@ -128,6 +128,7 @@ def test_a_scheduler_file_and_the_environment_name_a_cluster(two_workers, small_
     assert executor_of(job) == two_workers.address
 
 
+@pytest.mark.slow
 def test_three_processes_of_this_machine_make_the_same_pixels(small_model, scene, tmp_path):
     source, whole = scene
     equal(run(small_model, source, tmp_path / "out.tif", stages=2, executor="local:3"), whole)
@@ -204,6 +205,7 @@ def test_cancel_stops_the_workers_and_leaves_nothing(two_workers, small_model, s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_its_workers_is_named(own_cluster, small_model, scene, tmp_path, monkeypatch):
     source, whole = scene
     own_cluster.add_worker()
