@@ -319,7 +319,7 @@ def _block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
     Memory grows with a block's pixels, hence the upper limits.
     """
     local = executor_of(job) == LOCAL
-    seconds, most = (BLOCK_SECONDS, 8) if local else (4 * BLOCK_SECONDS, 16)
+    seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, 16)
     windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
     return max(1, min(most, round(windows**0.5)))
 

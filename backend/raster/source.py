@@ -24,7 +24,7 @@ from backend.protocol import RASTER_DRIVERS
 from backend.raster.grid import Grid, Region, ground_resolution_m
 from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
 
-GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_CACHEMAX": 128}
+GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_CACHEMAX": 32}
 
 SAMPLE_SIDE = 1024
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -50,9 +51,17 @@ def read_picture(entry: ImageEntry) -> Picture:
     return Picture(pixels, entry.gsd_m * entry.average, entry.source, entry.path)
 
 
+def is_rgb(path: Path) -> bool:
+    """Whether a file holds an 8-bit picture with red, green and blue first: no elevations, no 16-bit bands."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return True
+    with rasterio.open(path) as dataset:
+        return dataset.count in (3, 4) and dataset.dtypes[0] == "uint8"
+
+
 def load_pictures(root: Path, split: str) -> list[Picture]:
     """Every picture of a split."""
-    return [read_picture(entry) for entry in entries(root, split)]
+    return [read_picture(entry) for entry in entries(root, split) if is_rgb(entry.path)]
 
 
 class TrainingPictures:

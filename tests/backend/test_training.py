@@ -12,7 +12,7 @@ from PIL import Image
 from backend.errors import HeldOutError, InputError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import open_bundle
-from backend.training.data import TrainingPictures, average_down
+from backend.training.data import TrainingPictures, average_down, is_rgb
 from backend.training.run import changed
 from backend.training.split import ImageEntry, entries, entries_of, load_rules, require_training_split
 from backend.training.trainer import Trainer, TrainingSettings, learning_rate
@@ -192,3 +192,10 @@ def test_grain_is_the_ratio_where_it_is_smooth():
     noise = rng.normal(size=(128, 128, 3))
     strength = np.where(np.arange(128)[None, :, None] < 16, 1.0, 20.0)
     assert smooth_patch_grain(noise * strength, 2 * noise * strength) == pytest.approx(2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "usable"), [(3, "uint8", True), (4, "uint8", True), (6, "uint8", False), (3, "uint16", False)]
+)
+def test_only_8_bit_rgb_files_are_pictures(make_raster, bands, dtype, usable):
+    assert is_rgb(Path(make_raster(bands=bands, dtype=dtype))) is usable
