@@ -23,7 +23,7 @@ def generate(source, output, **values):
 @pytest.fixture
 def killed_job(tmp_path, module):
     """The folder of a job whose backend was killed after its first blocks."""
-    source = write_raster(tmp_path / "in.tif", 200)
+    source = write_raster(tmp_path / "in.tif", 100)
     client = module("plugin.core.backend_client")
     folder = tmp_path / "job"
 
@@ -32,7 +32,7 @@ def killed_job(tmp_path, module):
             for pid in backend_children(os.getpid()):
                 os.kill(pid, signal.SIGKILL)
 
-    job = {"input": source, "output": str(tmp_path / "out.tif"), "model": "tiny", "stages": 2, "steps": 20,
+    job = {"input": source, "output": str(tmp_path / "out.tif"), "model": "tiny", "stages": 2, "steps": 12,
            "job_dir": str(folder)}
     with pytest.raises(client.BackendError, match="stopped unexpectedly"):
         client.session_client().request("generate", {"job": job}, lambda p: None, kill_at_work)
@@ -43,7 +43,7 @@ def test_a_killed_job_is_resumed_to_the_same_pixels(killed_job, tmp_path):
     result = processing.run("metaearth:resumejob", {"FOLDER": str(killed_job)})
     assert result["STAGE_OUTPUTS"] == [str(tmp_path / "out_stage1.tif"), str(tmp_path / "out.tif")]
     assert not killed_job.exists()
-    whole = generate(str(tmp_path / "in.tif"), tmp_path / "whole.tif", STEPS=20)
+    whole = generate(str(tmp_path / "in.tif"), tmp_path / "whole.tif", STEPS=12)
     assert np.array_equal(gdal.Open(result["STAGE_OUTPUTS"][1]).ReadAsArray(), gdal.Open(whole["OUTPUT"]).ReadAsArray())
     assert result["SEED"] == 0 and result["EVALUATIONS_PER_PIXEL"] == pytest.approx(whole["EVALUATIONS_PER_PIXEL"])
 
