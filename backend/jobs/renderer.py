@@ -157,5 +157,3 @@ class Renderer:
 def halo_name(sample: int, stage: int) -> str:
     """The mosaic of all that a stage computed, which the next stage reads."""
     return f"sample{sample}_s{stage}.vrt"
-
-

@@ -276,5 +276,3 @@ def resume(folder: Path, report: Report, check: Callable[[], None], executor: st
     job = replace(plan.job, job_dir=str(folder.absolute()), executor=executor or plan.job.executor)
     plan = replace(plan, job=job)
     return JobRun(plan, report, check).run()
-
-

@@ -47,18 +47,18 @@ def _statistics(plan: JobPlan, directory: JobDirectory, block: Block) -> tuple[P
     shape = (plan.bands, block.region.height, block.region.width)
     total, squares = np.zeros(shape), np.zeros(shape)
     valid: NDArray[np.bool_] = np.ones(shape[1:], bool)
-    first: NDArray[np.float64] | None = None
+    first: NDArray[np.float64] = np.zeros(shape)
     for sample in range(1, plan.job.samples + 1):
         with rasterio.open(directory.block_path(sample, len(plan.stages), block)) as dataset:
             values = dataset.read(list(range(1, plan.bands + 1))).astype(np.float64)
             valid &= (dataset.read_masks(list(range(1, plan.bands + 1))) > 0).all(axis=0)
             if plan.alpha:
                 valid &= dataset.read(plan.bands + 1) > 0
-        first = values if first is None else first
+        if sample == 1:
+            first = values
         difference = values - first  # against the first sample, so that large values lose no precision
         total += difference
         squares += difference**2
-    assert first is not None
     count = plan.job.samples
     variance = np.maximum(squares - total**2 / count, 0) / (count - 1)
     mean = first + total / count
