@@ -95,5 +95,7 @@ class Cancelled(MetaEarthError):
 
     code = "cancelled"
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool | None = None) -> None:
+        """``keep``: whether finished blocks stay, so that the job can be resumed; None: if its folder was named."""
         super().__init__("The job was cancelled.")
+        self.keep = keep

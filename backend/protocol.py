@@ -12,12 +12,15 @@ plan           ``{"job": {...}}``                                 `JobSummary`: 
 generate       ``{"job": {...}}``                                 `JobResult`
 resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
 inspect        ``{"input": "..."}``                               `RasterInfo`
-cancel         ``{"id": 3}``                                      none; the cancelled request ends in an error
+unfinished     ``{}``                                             `UnfinishedJobs` that nobody works on
+discard        ``{"folder": "..."}``                              ``{}``; the unfinished job there is deleted
+cancel         ``{"id": 3, "keep": true}``                        none; the cancelled request ends in an error
 shutdown       ``{}``                                             ``{}``, then the process ends
 =============  =================================================  ==========================================
 
-While ``generate`` or ``resume`` runs, the backend sends notifications ``progress`` with `Progress` and the request's
-``id``.
+``generate`` and ``resume`` wait for each other, and send notifications ``progress`` with `Progress` and the request's
+``id``; all else is answered meanwhile. ``keep``: whether a cancelled job's finished blocks stay, to be resumed; without
+it they do if the job names its folder.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 JOB_FAILED = -32000
 CANCELLED = -32800
+
+JOB_METHODS = ("generate", "resume")
+"""Requests that the backend works on one after the other."""
 
 DEFAULT_MODEL = "metaearth-lite"
 MAX_SEED = 2147483647
@@ -291,6 +297,7 @@ class JobSummary:
     """What a job would do: one `GridInfo` a stage, what it costs, and what the user should know first.
 
     ``output_bytes`` without compression, ``disk_bytes`` to have free, ``seconds`` on ``device_name`` as measured there.
+    ``preview_extent``, in the source's CRS: what one window makes of the last stage, at the middle of the job's extent.
     """
 
     stages: List[GridInfo]
@@ -302,12 +309,35 @@ class JobSummary:
     free_bytes: int
     seconds: float
     device_name: str
+    preview_extent: List[float]
     warnings: List[str]
 
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> JobSummary:
         """The summary in a message."""
         return cls(**{**values, "stages": [GridInfo(**g) for g in values["stages"]]})
+
+
+@dataclass(frozen=True)
+class UnfinishedJob:
+    """A job that was interrupted: its folder, its source and result, and when it was last begun (local time)."""
+
+    folder: str
+    input: str
+    output: str
+    since: str
+
+
+@dataclass(frozen=True)
+class UnfinishedJobs:
+    """Answer to ``unfinished``."""
+
+    jobs: List[UnfinishedJob]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> UnfinishedJobs:
+        """The jobs in a message."""
+        return cls([UnfinishedJob(**job) for job in values["jobs"]])
 
 
 @dataclass(frozen=True)
@@ -428,6 +458,15 @@ def statistics_paths(output: str) -> List[str]:
     """Where mean and standard deviation over several samples go: ``out_mean.tif`` and ``out_std.tif``."""
     path = Path(output)
     return [str(path.with_name(f"{path.stem}_{name}{path.suffix}")) for name in ("mean", "std")]
+
+
+OWNER_FILE = "owner.json"
+"""In a job's folder: host and pid of the process that works on it, or did last."""
+
+
+def unfinished_folder() -> Path:
+    """Where the backend notes which jobs it works on: one small file a job, gone when the job is."""
+    return data_home() / "unfinished"
 
 
 def default_job_folder(output: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from backend import protocol
 from backend.devices import choose_device, device_memory_bytes, device_name
 from backend.errors import Cancelled, Interrupted, MetaEarthError, PlanError
+from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
@@ -26,20 +27,31 @@ from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 GRACE_SECONDS = 10.0
 
 
+@dataclasses.dataclass
+class Cancel:
+    """Whether a request is to end, and what then becomes of its finished blocks; see `Cancelled`."""
+
+    asked: threading.Event = dataclasses.field(default_factory=threading.Event)
+    keep: bool | None = None
+
+
 class Server:
-    """Reads requests in the caller's thread and works on them, one after the other, in its own."""
+    """Reads requests in the caller's thread; works on jobs one after the other in a second, on the rest in a third."""
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self.requests, self.answers = requests, answers
         self.write_lock = threading.Lock()
-        self.queue: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self.cancels: dict[Any, threading.Event] = {}
+        self.jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.questions: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.cancels: dict[Any, Cancel] = {}
         self.closing = threading.Event()
-        self.worker = threading.Thread(target=self._work, daemon=True)
+        self.worker = threading.Thread(target=self._work, args=(self.jobs,), daemon=True)
+        self.answerer = threading.Thread(target=self._work, args=(self.questions,), daemon=True)
 
     def run(self) -> None:
         """Serve until stdin ends or ``shutdown`` is asked; a running job stops and keeps what is finished."""
         self.worker.start()
+        self.answerer.start()
         for line in self.requests:
             try:
                 message = protocol.decode(line)
@@ -55,26 +67,27 @@ class Server:
     def close(self) -> None:
         """Stop everything and wait for the worker to leave things in order."""
         self.closing.set()
-        self.queue.put(None)
+        self.jobs.put(None)
         self.worker.join(GRACE_SECONDS)
 
     def _accept(self, message: dict[str, Any]) -> bool:
         """Queue a request, or act at once on cancel and shutdown; False ends the loop."""
         method, params = message.get("method"), message.get("params") or {}
         if method == "cancel":
-            event = self.cancels.get(params.get("id"))
-            if event:
-                event.set()
+            cancel = self.cancels.get(params.get("id"))
+            if cancel:
+                cancel.keep = params.get("keep")
+                cancel.asked.set()
         elif method == "shutdown":
             self._send(protocol.response(message.get("id"), {}))
             return False
         else:
-            self.cancels[message.get("id")] = threading.Event()
-            self.queue.put(message)
+            self.cancels[message.get("id")] = Cancel()
+            (self.jobs if method in protocol.JOB_METHODS else self.questions).put(message)
         return True
 
-    def _work(self) -> None:
-        while (message := self.queue.get()) is not None:
+    def _work(self, messages: queue.Queue[dict[str, Any] | None]) -> None:
+        while (message := messages.get()) is not None:
             id_ = message.get("id")
             answer = self._answer(id_, message.get("method"), message.get("params") or {})
             self.cancels.pop(id_, None)
@@ -88,11 +101,14 @@ class Server:
             "generate": self._generate,
             "resume": self._resume,
             "inspect": self._inspect,
+            "unfinished": lambda id_, params: protocol.UnfinishedJobs(unfinished_jobs()),
+            "discard": self._discard,
         }
         if method not in methods:
             return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
         try:
-            return protocol.response(id_, dataclasses.asdict(methods[method](id_, params)))
+            found = methods[method](id_, params)
+            return protocol.response(id_, {} if found is None else dataclasses.asdict(found))
         except FieldError as error:
             return protocol.error_response(id_, protocol.INVALID_PARAMS, str(error), "field")
         except Cancelled as error:
@@ -146,17 +162,20 @@ class Server:
     def _resume(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
         return resume(Path(str(params.get("folder") or "")), *self._hooks(id_), params.get("executor"))
 
+    def _discard(self, id_: Any, params: dict[str, Any]) -> None:
+        JobDirectory(Path(str(params.get("folder") or "")).absolute()).discard()
+
     def _hooks(self, id_: Any) -> tuple[Callable[[Progress], None], Callable[[], None]]:
         """(report, check) of a job: its progress goes to the client, its cancel and the session's end come back."""
-        event = self.cancels[id_]
+        cancel = self.cancels[id_]
 
         def report(progress: Progress) -> None:
             values = {**dataclasses.asdict(progress), "id": id_}
             self._send(protocol.notification("progress", values))
 
         def check() -> None:
-            if event.is_set():
-                raise Cancelled
+            if cancel.asked.is_set():
+                raise Cancelled(cancel.keep)
             if self.closing.is_set():
                 raise Interrupted
 

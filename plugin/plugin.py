@@ -1,32 +1,40 @@
-"""The plugin object: wires the provider and the actions into QGIS."""
+"""The plugin object: wires the provider, the panel and the actions into QGIS."""
 
 from __future__ import annotations
 
-from typing import List, Optional
+from functools import partial
+from pathlib import Path
+from typing import Callable, List, Optional
 
-from qgis.core import QgsApplication, QgsMapLayerType, QgsRasterLayer
+from qgis.core import QgsApplication, QgsMapLayerType, QgsProject, QgsRasterLayer
 from qgis.gui import QgisInterface
-from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QObject, Qt, QTimer
 from qgis.PyQt.QtGui import QIcon
-from qgis.PyQt.QtWidgets import QAction, QDialog
+from qgis.PyQt.QtWidgets import QAction, QPushButton
 
-from .core.backend_client import close_session_client
+from ..backend.protocol import UnfinishedJob
+from .core.backend_client import PLUGIN_ROOT, close_session_client, session_client
+from .core.diagnostics import report
 from .core.translate import tr
+from .core.unfinished import ask_unfinished, discard
 from .icons import ICON_PATH
-from .processing.provider import PROVIDER_ID, MetaEarthProvider
+from .processing.provider import MetaEarthProvider
 
 MENU = "&MetaEarth"
+SAMPLE = PLUGIN_ROOT / "resources" / "sample" / "sentinel2_redclover_rgb_10m.tif"
+UNFINISHED_MS = 3000
 
 
-class MetaEarthPlugin:
+class MetaEarthPlugin(QObject):
     """What QGIS loads; ``interface`` is None under qgis_process."""
 
     def __init__(self, interface: Optional[QgisInterface]) -> None:
+        super().__init__()
         self.iface = interface
         self.provider: Optional[MetaEarthProvider] = None
-        self.action: Optional[QAction] = None
-        self.layer_action: Optional[QAction] = None
-        self.dialogs: List[QDialog] = []
+        self.dock = None
+        self.swipe_tool = None
+        self.actions: List[QAction] = []
 
     def initProcessing(self) -> None:
         """Register the provider."""
@@ -34,48 +42,120 @@ class MetaEarthPlugin:
         QgsApplication.processingRegistry().addProvider(self.provider)
 
     def initGui(self) -> None:
-        """Register the provider, the menu and toolbar entry, and the layers' context menu."""
+        """Register the provider, the menu, the toolbar button, the layers' context menu and the panel."""
         self.initProcessing()
-        self.action = self._action(tr("Generate higher resolution…"))
-        self.iface.addPluginToRasterMenu(MENU, self.action)
+        self.action = self._action(tr("Generate higher resolution…"), self.open_dock)
+        self.layer_action = self._action(tr("Generate higher resolution…"), self.open_dock)
+        self.swipe_action = self._action(tr("Compare with the source"), self.compare)
+        self.swipe_action.setCheckable(True)
+        self.sample_action = self._action(tr("Open the sample scene"), self.open_sample)
+        self.report_action = self._action(tr("Copy a diagnostic report"), self.copy_report)
+        self.actions = [self.action, self.swipe_action, self.sample_action, self.report_action]
+        for action in self.actions:
+            self.iface.addPluginToRasterMenu(MENU, action)
         self.iface.addRasterToolBarIcon(self.action)
-        self.layer_action = self._action(tr("Generate higher resolution…"))
         self.iface.addCustomActionForLayerType(self.layer_action, "", QgsMapLayerType.RasterLayer, True)
+        QTimer.singleShot(UNFINISHED_MS, self._offer_unfinished)
 
     def unload(self) -> None:
-        """Undo initGui, close the dialogs and end the backend."""
-        for dialog in self._open_dialogs():
-            dialog.close()
-        self.dialogs = []
+        """Undo initGui and end the backend."""
+        if self.swipe_tool:
+            self.iface.mapCanvas().unsetMapTool(self.swipe_tool)
+            self.swipe_tool = None
+        if self.dock:
+            self.dock.close_for_good()
+            self.iface.removeDockWidget(self.dock)
+            self.dock.deleteLater()
+            self.dock = None
         self.iface.removeCustomActionForLayerType(self.layer_action)
         self.iface.removeRasterToolBarIcon(self.action)
-        self.iface.removePluginRasterMenu(MENU, self.action)
-        self.layer_action = self.action = None
+        for action in self.actions:
+            self.iface.removePluginRasterMenu(MENU, action)
+        self.actions = []
         QgsApplication.processingRegistry().removeProvider(self.provider)
         self.provider = None
         close_session_client()
 
-    def open_dialog(self) -> None:
-        """Show the algorithm's dialog for the layer that is selected in the layer tree."""
-        # Processing is a plugin of its own, and it may be loaded after this one.
-        from qgis import processing
-
-        algorithm = QgsApplication.processingRegistry().algorithmById(f"{PROVIDER_ID}:generatehigherresolution")
-        ready, reason = algorithm.canExecute()
+    def open_dock(self) -> None:
+        """Show the panel for the layer that is selected in the layer tree."""
+        ready, reason = self._algorithm_ready()
         if not ready:
             self.iface.messageBar().pushWarning("MetaEarth", reason)
             return
-        layer = self.iface.activeLayer()
-        parameters = {"INPUT": layer.id()} if isinstance(layer, QgsRasterLayer) else {}
-        dialog = processing.createAlgorithmDialog(algorithm.id(), parameters)
-        # The Python half of a dialog dies with its last reference, and QGIS deletes the other half when it is closed.
-        self.dialogs = [*self._open_dialogs(), dialog]
-        dialog.show()
+        if self.dock is None:
+            from .gui.dock import GenerateDock
 
-    def _open_dialogs(self) -> List[QDialog]:
-        return [dialog for dialog in self.dialogs if not sip.isdeleted(dialog)]
+            self.dock = GenerateDock(self.iface.mainWindow(), self.iface.mapCanvas(), self.iface.messageBar())
+            self.dock.add_tool(self.swipe_action)
+            self.dock.results_added.connect(self._results_added)
+            self.iface.addTabifiedDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock, raiseTab=True)
+        self.dock.show_layer(self.iface.activeLayer())
+        self.dock.setUserVisible(True)
 
-    def _action(self, text: str) -> QAction:
+    def compare(self, wanted: bool) -> None:
+        """Show the source left of the pointer, or stop doing so."""
+        canvas = self.iface.mapCanvas()
+        source = self.dock.form.layer() if self.dock else self.iface.activeLayer()
+        if not wanted or not isinstance(source, QgsRasterLayer):
+            if self.swipe_tool:
+                canvas.unsetMapTool(self.swipe_tool)
+            self.swipe_action.setChecked(False)
+            return
+        if self.swipe_tool is None:
+            from .gui.swipe import SwipeTool
+
+            self.swipe_tool = SwipeTool(canvas)
+            self.swipe_tool.setAction(self.swipe_action)
+        self.swipe_tool.set_layer(source)
+        canvas.setMapTool(self.swipe_tool)
+
+    def open_sample(self) -> None:
+        """Load the sample scene and open the panel for it."""
+        layer = QgsRasterLayer(str(SAMPLE), tr("MetaEarth sample scene"))
+        QgsProject.instance().addMapLayer(layer)
+        self.iface.setActiveLayer(layer)
+        self.iface.zoomToActiveLayer()
+        self.open_dock()
+
+    def copy_report(self) -> None:
+        """Put a diagnostic report on the clipboard."""
+        QgsApplication.clipboard().setText(report(session_client(), {}))
+        self.iface.messageBar().pushInfo("MetaEarth", tr("The diagnostic report is on the clipboard."))
+
+    def _algorithm_ready(self):
+        registry = QgsApplication.processingRegistry()
+        return registry.algorithmById(f"{self.provider.id()}:generatehigherresolution").canExecute()
+
+    def _results_added(self, layers: list, source: Optional[QgsRasterLayer]) -> None:
+        if layers:
+            self.iface.setActiveLayer(layers[-1])
+
+    def _offer_unfinished(self) -> None:
+        if self.provider:
+            ask_unfinished(self, self._show_unfinished)
+
+    def _show_unfinished(self, jobs: List[UnfinishedJob]) -> None:
+        """Offer the last interrupted job in the message bar."""
+        if self.provider is None:
+            return
+        bar, job = self.iface.messageBar(), jobs[0]
+        text = tr("A job was interrupted ({}): {}.").format(job.since, job.output)
+        if len(jobs) > 1:
+            text += " " + tr("So were {} others.").format(len(jobs) - 1)
+        message = bar.createMessage("MetaEarth", text)
+        choices: List[Callable[[], None]] = [partial(self._resume, job), partial(discard, job.folder, self)]
+        for label, act in zip((tr("Resume"), tr("Delete what is finished")), choices):
+            button = QPushButton(label, message)
+            button.clicked.connect(lambda _=False, act=act: (act(), bar.popWidget(message)))
+            message.layout().addWidget(button)
+        bar.pushWidget(message)
+
+    def _resume(self, job: UnfinishedJob) -> None:
+        self.open_dock()
+        if self.dock:
+            self.dock.resume(job.folder, Path(job.input).stem)
+
+    def _action(self, text: str, slot: Callable) -> QAction:
         action = QAction(QIcon(ICON_PATH), text, self.iface.mainWindow())
-        action.triggered.connect(self.open_dialog)
+        action.triggered.connect(slot)
         return action

@@ -106,3 +106,14 @@ def wait_for(condition, seconds: float):
             return found
         time.sleep(0.05)
     raise TimeoutError(f"Waited {seconds} s in vain.")
+
+
+def events_until(condition, seconds: float = 60):
+    """What ``condition`` returns as soon as it is true, with Qt's events handled meanwhile."""
+    from qgis.PyQt.QtWidgets import QApplication
+
+    def look():
+        QApplication.processEvents()
+        return condition()
+
+    return wait_for(look, seconds)

@@ -40,6 +40,12 @@ class Block:
         """Row and column as they name the block's files."""
         return f"{self.row:04d}_{self.col:04d}"
 
+    @property
+    def givers(self) -> dict[tuple[int, int], str]:
+        """Row and column of the blocks whose last windows reach into this one, and on which side of theirs."""
+        row, col = self.row, self.col
+        return {(row - 1, col - 1): "below", (row - 1, col): "below", (row, col - 1): "right"}
+
 
 @dataclass(frozen=True)
 class WindowGeometry:
@@ -91,22 +97,22 @@ class WindowGeometry:
         A block ends where the blending with the next window begins: [k side S - ramp, (k + 1) side S - ramp). Of its
         neighbours above and to the left it needs only the last ``ramp`` pixels of their windows.
         """
-        step, first = side * self.lattice.stride, self.lattice.offset - self.lattice.ramp
+        step, first = self._block_step(side)
         rows, cols = (
             range((start - first) // step, (stop - 1 - first) // step + 1)
             for start, stop in ((region.top, region.bottom), (region.left, region.right))
         )
-        return [
-            Block(
-                r,
-                c,
-                Region(
-                    r * step + first, c * step + first, (r + 1) * step + first, (c + 1) * step + first
-                ).intersection(region),
-            )
-            for r in rows
-            for c in cols
-        ]
+        return [self.block(region, side, row, col) for row in rows for col in cols]
+
+    def block(self, region: Region, side: int, row: int, col: int) -> Block:
+        """One of the `blocks` of the region."""
+        step, first = self._block_step(side)
+        top, left = row * step + first, col * step + first
+        return Block(row, col, Region(top, left, top + step, left + step).intersection(region))
+
+    def _block_step(self, side: int) -> tuple[int, int]:
+        """Pixels from one block to the next, and where block 0 begins."""
+        return side * self.lattice.stride, self.lattice.offset - self.lattice.ramp
 
 
 def stage_regions(area: Region, source: Grid, stages: int, geometry: WindowGeometry) -> list[Region]:

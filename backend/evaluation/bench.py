@@ -22,17 +22,15 @@ import torch
 from backend.cascade.engine import Engine, Sampling, render_windows
 from backend.cascade.planning import WindowGeometry, stage_regions
 from backend.devices import choose_device, device_name
-from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import InputError
 from backend.evaluation.report import compare, generator, held_out_chips, make_engine
 from backend.evaluation.seams import Pairs, repetition, seam_pairs, seam_ratio, unpaired_seam_ratio
 from backend.evaluation.spectrum import octave_power
+from backend.evaluation.stand_ins import random_600m, sleep_instead, stand_in, synthetic_source
 from backend.jobs.calibration import fastest, measure
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.models.bundle import Bundle, ModelConfig, Profile, find_bundle, open_bundle, save_bundle
-from backend.models.cascade_network import CascadeNetwork
-from backend.models.config import EncoderConfig, NetworkConfig
+from backend.models.bundle import Bundle, find_bundle
 from backend.protocol import Job, JobResult
 from backend.raster.stretch import identity_stretch
 from backend.tiling.lattice import Lattice
@@ -186,7 +184,7 @@ def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) ->
     rows = []
     found = held_out_chips(data, "test", 256, chips)
     for sampler, steps in (("dpm-solver++", 12), ("ddim", 50)):
-        engine = make_engine(LITE, steps, sampler)
+        engine = make_engine(find_bundle(LITE), steps, sampler)
         make, context = generator(engine, 1.0), engine.config.network.context
         row: Row = {"sampler": f"{sampler}, {steps}"}
         for gsd_m, some in found.items():
@@ -201,13 +199,12 @@ def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) ->
 def disagreement(data: Path, progress: Callable[[str], None]) -> list[Row]:
     """How much neighbouring windows differ, in sd of the detail, by the distance from the nearer one's border."""
     rows = []
-    networks = [("trained lite", find_bundle(LITE)), ("random 600m", None)]
-    for name, bundle in networks:
-        progress(name)
-        with tempfile.TemporaryDirectory() as folder:
-            known = bundle or random_600m(Path(folder))
-            differences, detail = _window_differences(known, data, pairs=12 if bundle else 2, steps=12 if bundle else 4)
-        rows.append({"network": name} | {f"{d} px": round(differences[d] / detail, 3) for d in DISTANCES})
+    with tempfile.TemporaryDirectory() as folder:
+        networks = [("trained lite", find_bundle(LITE), 12, 12), ("random 600m", random_600m(Path(folder)), 2, 4)]
+        for name, bundle, pairs, steps in networks:
+            progress(name)
+            differences, detail = _window_differences(bundle, data, pairs, steps)
+            rows.append({"network": name} | {f"{d} px": round(differences[d] / detail, 3) for d in DISTANCES})
     return rows
 
 
@@ -215,9 +212,9 @@ DISTANCES = (0, 2, 4, 6, 8, 10, 12, 16, 20, 32)
 
 
 def _window_differences(bundle: Bundle, data: Path, pairs: int, steps: int) -> tuple[dict[int, float], float]:
-    precision, _ = fastest(find_bundle(LITE), find_bundle(LITE).sha256(), choose_device("auto"), "auto")
-    sampling = Sampling("dpm-solver++", steps)
-    engine = Engine(bundle, bundle.sha256(), sampling, choose_device("auto"), getattr(torch, precision))
+    lite, device = find_bundle(LITE), choose_device("auto")
+    precision, _ = fastest(lite, lite.sha256(), device, "auto")  # the large network would take minutes to find its own
+    engine = Engine(bundle, bundle.sha256(), Sampling("dpm-solver++", steps), device, getattr(torch, precision))
     network = bundle.config.network
     tile, context, scale = network.tile, network.context, network.scale
     image = real_photograph(data, SCENES[0]).astype(np.float32)
@@ -242,44 +239,6 @@ def _window_differences(bundle: Bundle, data: Path, pairs: int, steps: int) -> t
         for d in DISTANCES:  # column d lies d px inside the second window and deep inside the first
             squares[d].append(float(np.square(first[:, 32:-32, d] - second[:, 32:-32, d]).mean()))
     return {d: float(np.sqrt(np.mean(v))) for d, v in squares.items()}, float(np.mean(detail))
-
-
-def random_600m(folder: Path) -> Bundle:
-    """metaearth-600m with random weights: for what does not depend on training."""
-    config = find_bundle("metaearth-600m").config
-    torch.manual_seed(0)
-    network = CascadeNetwork(config.network)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if not parameter.any():  # layers that start as zero would hide the rest
-                parameter.normal_(0, 0.02)
-    save_bundle(folder, config, network.state_dict())
-    return open_bundle(folder)
-
-
-def stand_in(folder: Path) -> Bundle:
-    """A bundle with the real windows and next to no work in them."""
-    network = NetworkConfig(
-        base_channels=8, multipliers=(1,), blocks_per_level=1, embedding_channels=16, unshuffle=4, residual=True,
-        encoder=EncoderConfig(8, 1, 4),
-    )
-    config = ModelConfig("stand-in", "Stand-in", network, NoiseSchedule(), "v", (0.01, 500), Profile(steps=1), "", {})
-    torch.manual_seed(0)
-    save_bundle(folder, config, CascadeNetwork(network).state_dict())
-    return open_bundle(folder)
-
-
-def synthetic_source(path: Path, side: int) -> str:
-    """A smooth random raster of 10 m."""
-    rng = np.random.default_rng(0)
-    values = rng.integers(40, 200, (3, side // 4 + 1, side // 4 + 1)).astype(np.uint8)
-    values = values.repeat(4, axis=1).repeat(4, axis=2)[:, :side, :side]
-    with rasterio.open(
-        path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint8", crs="EPSG:32633",
-        transform=rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000),
-    ) as dataset:
-        dataset.write(values)
-    return str(path)
 
 
 def memory(progress: Callable[[str], None]) -> list[Row]:
@@ -364,20 +323,6 @@ def resumption(data: Path, progress: Callable[[str], None]) -> list[Row]:
             "whole time / network of the rest": round(result.seconds_total / result.seconds_network, 3),
         }
     ]
-
-
-def sleep_instead(seconds: float) -> None:
-    """Make this process's networks sleep instead of computing: what is left is the engine around them."""
-    from backend.jobs import renderer
-
-    class SleepingEngine(Engine):
-        def _one_batch(self, lows: np.ndarray, noises: np.ndarray, ground_resolution_m: float) -> np.ndarray:
-            time.sleep(seconds * len(lows))
-            self.seconds_steps += seconds * len(lows)
-            self._after(len(lows))
-            return noises * np.float32(0.1)
-
-    renderer.Engine = SleepingEngine  # type: ignore[misc]
 
 
 def workers(progress: Callable[[str], None]) -> list[Row]:

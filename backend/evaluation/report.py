@@ -19,7 +19,7 @@ from backend.devices import choose_device
 from backend.errors import InputError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.jobs.calibration import fastest
-from backend.models.bundle import find_bundle
+from backend.models.bundle import Bundle, find_bundle
 from backend.models.cascade_network import upsample
 from backend.raster.stretch import identity_stretch
 from backend.tiling.lattice import Lattice
@@ -69,13 +69,12 @@ def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float,
     return spread
 
 
-def make_engine(model: str, steps: int | None = None, sampler: str | None = None) -> Engine:
+def make_engine(bundle: Bundle, steps: int | None = None, sampler: str | None = None) -> Engine:
     """The model with its own sampler, or another, on the best device."""
-    bundle = find_bundle(model)
-    device = choose_device("auto")
+    device, sha256 = choose_device("auto"), bundle.sha256()
     sampling = Sampling(sampler or bundle.config.profile.sampler, steps or bundle.config.profile.steps)
-    precision, _ = fastest(bundle, bundle.sha256(), device, "auto")
-    return Engine(bundle, bundle.sha256(), sampling, device, getattr(torch, precision))
+    precision, _ = fastest(bundle, sha256, device, "auto")
+    return Engine(bundle, sha256, sampling, device, getattr(torch, precision))
 
 
 def padded_low(chip: Chip, scale: int, context: int) -> Chip:
@@ -173,7 +172,7 @@ def picture(comparisons: list[Comparison]) -> Image.Image:
 
 def evaluate_bundle(model: str, data: Path, split: str, output: Path, limit: int, consistency: float = 1.0) -> None:
     """Write table.json, table.md and a picture for each ground resolution into ``output``."""
-    engine = make_engine(model)
+    engine = make_engine(find_bundle(model))
     network = engine.config.network
     is_regression = engine.config.training.get("objective") == "l1"
     make = regressor(engine) if is_regression else generator(engine, consistency)

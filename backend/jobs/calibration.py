@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import torch
 
 from backend.cascade.engine import Engine, Sampling
 from backend.devices import device_name, fast_bfloat16_on_cpu
-from backend.errors import DeviceError
+from backend.errors import DeviceError, OutputError
 from backend.models.bundle import Bundle
 from backend.protocol import data_home
+from backend.raster.output import complete_file
 
 CUDA_BATCHES = (1, 2, 4, 8, 16)
 
@@ -98,10 +99,7 @@ def _path() -> Path:
 def _remember(key: str, speed: Speed) -> None:
     """Add to the cache; a cache that cannot be written is measured again next time."""
     path = _path()
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
+    with suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**_cached(), key: asdict(speed)}, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        with complete_file(path) as partial:
+            partial.write_text(json.dumps({**_cached(), key: asdict(speed)}, indent=1), encoding="utf-8")

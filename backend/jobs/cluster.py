@@ -19,7 +19,7 @@ from backend.cascade.planning import Block
 from backend.errors import Cancelled, ExecutorError, Interrupted, MetaEarthError, NetworkOutputError
 from backend.jobs import worker
 from backend.jobs.code import code_sha256, packed_code
-from backend.jobs.directory import STOP, JobDirectory
+from backend.jobs.directory import PROBE, STOP, JobDirectory
 from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import report_of
@@ -153,7 +153,7 @@ class ClusterExecutor:
     def _probe(self) -> None:
         """`ExecutorError` names the workers that cannot do this job, and why."""
         threads = self._wait_for_workers()
-        nonce = f"probe-{self._run}"
+        nonce = f"{PROBE}{self._run}"
         own = self.directory.folder / nonce
         own.write_text(nonce, encoding="utf-8")
         asked = {

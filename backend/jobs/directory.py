@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,31 @@ import numpy as np
 
 from backend.cascade.block import Edges, RenderedBlock
 from backend.cascade.planning import Block
-from backend.errors import Cancelled, InputError, JobBusyError, OutputError, PlanError
+from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
 from backend.jobs.plan import JobPlan
 from backend.models.bundle import Bundle, open_bundle
-from backend.protocol import data_home
+from backend.protocol import OWNER_FILE, UnfinishedJob, data_home, unfinished_folder
 from backend.raster import provenance
 from backend.raster.grid import Region
-from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic, writing
+from backend.raster.output import (
+    PARTIAL,
+    colour_interpretation,
+    complete_file,
+    to_disk,
+    valid_block,
+    write_block,
+    write_mosaic,
+    writing,
+)
 
-PLAN, OWNER, LOCK, MODEL = "plan.json", "owner.json", "lock", "model"
+PLAN, OWNER, LOCK, MODEL = "plan.json", OWNER_FILE, "lock", "model"
 STOP = "stop"
 """A file of this name tells the workers of a cluster that the job is over."""
+PROBE = "probe-"
+"""How the names begin by which the workers of a cluster find out that they see the same folder."""
 FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
 PLAN_TAG = "METAEARTH_PLAN_SHA256"
 EVALUATIONS_TAG, SECONDS_TAG, BATCH_TAG = "METAEARTH_EVALUATIONS", "METAEARTH_SECONDS", "METAEARTH_BATCH"
-
-NEIGHBOURS = ((1, 1, "below"), (1, 0, "below"), (0, 1, "right"))
-"""Rows up, columns left, and the side of that block that touches this one."""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -100,13 +108,9 @@ class JobDirectory:
 
     def _write(self, name: str, text: str) -> None:
         """A small file, complete under its name or not there."""
-        partial = self.folder / f"{name}.{platform.node()}-{os.getpid()}"
-        with writing(partial):
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(self.folder / name)
+        with complete_file(self.folder / name) as partial, writing(partial):
+            partial.write_text(text, encoding="utf-8")
+            to_disk(partial)
 
     @contextmanager
     def locked(self, output: str) -> Iterator[None]:
@@ -126,6 +130,9 @@ class JobDirectory:
                 held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 self._write(OWNER, json.dumps(owner))
+                with suppress(OSError):  # only for those who look for unfinished jobs
+                    note_of(self.folder).parent.mkdir(parents=True, exist_ok=True)
+                    note_of(self.folder).write_text(str(self.folder), encoding="utf-8")
                 try:
                     yield
                 finally:
@@ -138,12 +145,26 @@ class JobDirectory:
             if held:
                 self._remove_if_empty()  # on some systems a held lock cannot be deleted, nor its folder
 
+    def is_held(self) -> bool:
+        """Whether somebody works in this folder now."""
+        try:
+            with filelock.FileLock(self.folder / LOCK).acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+
+    def discard(self) -> None:
+        """Delete the unfinished job here; `JobBusyError` if somebody works on it."""
+        with self.locked(self.plan().job.output):
+            self.remove()
+
     def _remove_if_empty(self) -> None:
         """Delete the lock and the folder of a job that is no more."""
         if not self.has_plan:
             with suppress(OSError):
                 (self.folder / OWNER).unlink(missing_ok=True)
                 (self.folder / LOCK).unlink(missing_ok=True)
+                note_of(self.folder).unlink(missing_ok=True)
                 self.folder.rmdir()
 
     def _owner(self) -> str:
@@ -190,9 +211,9 @@ class JobDirectory:
     def edges(self, plan: JobPlan, sample: int, stage: int, block: Block) -> Edges:
         """What finished neighbours give to a block; missing and damaged files give nothing."""
         found: Edges = {}
-        for rows, cols, side in NEIGHBOURS:
-            neighbour = Block(block.row - rows, block.col - cols, block.region)
-            found.update(_read_edges(self.block_path(sample, stage, neighbour), side, plan.sha256))
+        for (row, col), side in block.givers.items():
+            giver = replace(block, row=row, col=col)
+            found.update(_read_edges(self.block_path(sample, stage, giver), side, plan.sha256))
         return found
 
     def write_mosaic(
@@ -225,12 +246,35 @@ class JobDirectory:
                     path.unlink()
 
     def _is_own(self, path: Path) -> bool:
-        names = (OWNER, LOCK, STOP, *FOLDERS)
-        return path.name in names or path.suffix == ".vrt" or path.name.startswith((f"{PLAN}", f"{OWNER}.", "probe-"))
+        names, ends = (PLAN, OWNER, LOCK, STOP, *FOLDERS), (".vrt", f"{PARTIAL}.json")
+        return path.name in names or path.name.endswith(ends) or path.name.startswith(PROBE)
 
     def _foreign(self) -> list[str]:
         """Names in the folder that no job has made."""
         return sorted(path.name for path in self.folder.iterdir() if not self._is_own(path))
+
+
+def note_of(folder: Path) -> Path:
+    """The file that tells of a job's folder, wherever that is; see `protocol.unfinished_folder`."""
+    return unfinished_folder() / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.txt"
+
+
+def unfinished_jobs() -> list[UnfinishedJob]:
+    """The jobs begun on this account that have a plan and that nobody works on, the latest first."""
+    found = []
+    for note in unfinished_folder().glob("*.txt"):
+        with suppress(OSError, MetaEarthError):
+            directory = JobDirectory(Path(note.read_text(encoding="utf-8")))
+            if not directory.has_plan:
+                note.unlink()
+            elif not directory.is_held():
+                job, since = directory.plan().job, time.localtime((directory.folder / OWNER).stat().st_mtime)
+                found.append(
+                    UnfinishedJob(
+                        str(directory.folder), job.input, job.output, time.strftime("%Y-%m-%d %H:%M:%S", since)
+                    )
+                )
+    return sorted(found, key=lambda job: job.since, reverse=True)
 
 
 def _result_lock(output: str) -> filelock.FileLock:
@@ -247,12 +291,8 @@ def _write_edges(path: Path, made: RenderedBlock, plan_sha256: str) -> None:
         for (row, col), values in edges.items()
     }
     digest = np.array(_edges_digest(arrays, plan_sha256))
-    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.npz")
-    try:
+    with complete_file(path.with_suffix(".npz")) as partial:
         np.savez(partial, digest=digest, **arrays)
-        partial.replace(path.with_suffix(".npz"))
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _edges_digest(arrays: dict[str, Any], plan_sha256: str) -> str:

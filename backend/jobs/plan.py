@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class JobPlan:
         """The model."""
         return open_bundle(Path(self.model_folder))
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything that decides the pixels."""
         return {
@@ -118,7 +119,7 @@ class JobPlan:
             "compile": self.job.compile,
         }
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the facts: equal hashes, equal pixels on one device model."""
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
@@ -131,6 +132,10 @@ class JobPlan:
     def blocks(self, stage: int) -> list[Block]:
         """The blocks of a stage, which counts from 1."""
         return self.geometry.blocks(self.stages[stage - 1].region, self.block_windows)
+
+    def block(self, stage: int, row: int, col: int) -> Block:
+        """One of the `blocks` of a stage."""
+        return self.geometry.block(self.stages[stage - 1].region, self.block_windows, row, col)
 
     @property
     def evaluations_per_pixel(self) -> float:
@@ -161,6 +166,27 @@ class JobPlan:
         return 4 * self.bands * last.height * last.width if self.job.samples > 1 else 0
 
     @property
+    def preview_extent(self) -> list[float]:
+        """xmin, ymin, xmax, ymax of the source pixels that one window of the last stage makes finer, at the middle."""
+        last, lattice = self.stages[-1], self.geometry.lattice
+        scale = round(last.grid.width / self.source_grid.width)
+
+        def pixels(start: int, stop: int, end: int) -> tuple[int, int]:
+            middle = (start + stop) // 2
+            first, after = lattice.alone(lattice.indices(middle, middle + 1)[0])
+            first, after = max(0, -(-first // scale)), min(end, after // scale)
+            return (first, after) if first < after else (middle // scale, middle // scale + 1)
+
+        top, bottom = pixels(last.asked.top, last.asked.bottom, self.source_grid.height)
+        left, right = pixels(last.asked.left, last.asked.right, self.source_grid.width)
+        return list(self.source_grid.crop(Region(top, left, bottom, right)).bounds())
+
+    @property
+    def result_paths(self) -> list[str]:
+        """The rasters that the job makes: one a stage, then the statistics over its samples if there are several."""
+        return _result_paths(self.job, len(self.stages))
+
+    @property
     def folder(self) -> Path:
         """Where unfinished work lies: where the user says, else beside the result, on the same disk."""
         return Path(self.job.job_dir or default_job_folder(self.stages[-1].path)).absolute()
@@ -179,6 +205,7 @@ class JobPlan:
             shutil.disk_usage(existing_folder(Path(self.job.output))).free,
             windows * (speed.encode_s + self.sampling.steps * speed.evaluation_s) * OVERHEAD,
             self.device_name,
+            self.preview_extent,
             list(self.warnings),
         )
 
@@ -238,8 +265,8 @@ def make_plan(job: Job) -> JobPlan:
     )
     geometry = WindowGeometry(lattice, network.scale, network.context)
     job = with_absolute_paths(job)
-    paths = stage_paths(job.output, stages)
-    _check_outputs([*paths, *(statistics_paths(paths[-1]) if job.samples > 1 else [])], files)
+    paths = _result_paths(job, stages)
+    _check_outputs(paths, files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
     if max(r.height * r.width for r in regions) > MAX_PIXELS:
@@ -280,6 +307,11 @@ def make_plan(job: Job) -> JobPlan:
     )
     _check_space(plan)
     return plan
+
+
+def _result_paths(job: Job, stages: int) -> list[str]:
+    paths = stage_paths(job.output, stages)
+    return [*paths, *statistics_paths(paths[-1])] if job.samples > 1 else paths
 
 
 def with_absolute_paths(job: Job) -> Job:

@@ -15,8 +15,9 @@ from backend.cascade.engine import Engine
 from backend.cascade.planning import Block
 from backend.devices import choose_device
 from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
-from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, NEIGHBOURS, SECONDS_TAG, JobDirectory
+from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobDirectory
 from backend.jobs.plan import JobPlan
+from backend.models.bundle import Bundle
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import tags_of
 from backend.raster.source import RasterSource
@@ -38,6 +39,20 @@ def report_of(path: Path, plan: JobPlan) -> BlockReport:
     return BlockReport(int(tags.get(EVALUATIONS_TAG, 0)), seconds, batch)
 
 
+def fitting_bundle(plan: JobPlan, directory: JobDirectory) -> Bundle:
+    """The plan's model; `PlanError`, `DeviceError` or `ModelError` if this process cannot make the plan's pixels."""
+    if plan.torch_version != torch.__version__:
+        raise PlanError(
+            f"The job was planned with torch {plan.torch_version}, and here is {torch.__version__}: the parts "
+            "would not fit each other. Use that release, or start the job anew under another name."
+        )
+    choose_device(plan.device)
+    bundle = directory.bundle(plan)
+    if bundle.sha256() != plan.model_sha256:
+        raise ModelError(f"The model {plan.model} changed since the job was planned; start the job anew.")
+    return bundle
+
+
 class Renderer:
     """Renders blocks of one plan in this process. Writing goes on behind the network.
 
@@ -52,17 +67,8 @@ class Renderer:
         after_window: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan, self.directory, self.after_window = plan, directory, after_window
-        if plan.torch_version != torch.__version__:
-            raise PlanError(
-                f"The job was planned with torch {plan.torch_version}, and here is {torch.__version__}: the parts "
-                "would not fit each other. Use that release, or start the job anew under another name."
-            )
-        choose_device(plan.device)  # the plan's, or a sentence
-        bundle = directory.bundle(plan)
-        if bundle.sha256() != plan.model_sha256:
-            raise ModelError(f"The model {plan.model} changed since the job was planned; start the job anew.")
         self.engine = Engine(
-            bundle,
+            fitting_bundle(plan, directory),
             plan.model_sha256,
             plan.sampling,
             plan.device,
@@ -108,9 +114,9 @@ class Renderer:
         """What the neighbours give to a block: those on the disk, and those that are being written."""
         found = self.directory.edges(self.plan, sample, stage, block)
         for _, of, other, made in self._unwritten:
-            for rows, cols, side in NEIGHBOURS:
-                if of == (sample, stage) and (other.row, other.col) == (block.row - rows, block.col - cols):
-                    found.update(getattr(made, side))
+            side = block.givers.get((other.row, other.col))
+            if side and of == (sample, stage):
+                found.update(getattr(made, side))
         return found
 
     def _write(self, sample: int, stage: int, block: Block, made: RenderedBlock, report: BlockReport) -> BlockReport:

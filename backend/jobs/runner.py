@@ -20,7 +20,7 @@ from backend.jobs.plan import LOCAL, JobPlan, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.processes import peak_memory_bytes
-from backend.protocol import JobResult, Progress, statistics_paths
+from backend.protocol import JobResult, Progress
 from backend.raster.output import write_cog, writing
 from backend.raster.source import RasterSource
 
@@ -47,7 +47,6 @@ class JobRun:
     def __init__(self, plan: JobPlan, report: Report, check: Callable[[], None]) -> None:
         self.plan, self.report, self.check = plan, report, check
         self.directory = JobDirectory(plan.folder)
-        self.keep_when_cancelled = plan.job.job_dir is not None
         self.windows_done = 0.0
         self.sample = self.stage = 1
         self.evaluations = self.blocks_resumed = 0
@@ -62,7 +61,7 @@ class JobRun:
         """All stages; the results appear together at the end.
 
         After an error or an interruption, finished blocks stay in the job's directory and the next run goes on with
-        them; after a cancel they stay if the user has named the directory.
+        them; after a cancel they stay if the cancel says so, or else if the user has named the directory.
         """
         existed, job = self.directory.folder.exists(), self.plan.job
         with self.directory.locked(self.plan.stages[-1].path):
@@ -74,8 +73,10 @@ class JobRun:
                     self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
                 result = self._run()
             except BaseException as error:
-                cancelled = isinstance(error, Cancelled) and not self.keep_when_cancelled
-                if cancelled or not (existed or self._any_block()):
+                unwanted = isinstance(error, Cancelled) and not (
+                    job.job_dir is not None if error.keep is None else error.keep
+                )
+                if unwanted or not (existed or self._any_block()):
                     self.directory.remove()
                 elif isinstance(error, OutputError):
                     raise type(error)(f"{error} What is finished is kept in {self.directory.folder}.") from error
@@ -96,17 +97,18 @@ class JobRun:
             for self.sample in range(1, job.samples + 1):
                 for self.stage in range(1, len(plan.stages) + 1):
                     self._run_stage(executor)
-            parts = self._finish()
+            results = [Path(path).absolute() for path in plan.result_paths]
             try:
-                last = parts[len(plan.stages) - 1][0]
+                self._finish(results)
+                last = part_of(results[len(plan.stages) - 1])
                 psnr, valid_pixels = consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
                 evaluations = self._evaluations_of_last_stage()
-                for part, path in parts:
+                for path in results:
                     with writing(path):
-                        part.replace(path)
+                        part_of(path).replace(path)
             finally:
-                for part, _ in parts:
-                    part.unlink(missing_ok=True)
+                for path in results:
+                    part_of(path).unlink(missing_ok=True)
         return self._result(evaluations, psnr, valid_pixels)
 
     def _executor(self) -> Executor:
@@ -180,28 +182,17 @@ class JobRun:
         with suppress(OSError):  # a program may have it open
             (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
 
-    def _finish(self) -> list[tuple[Path, Path]]:
-        """(finished file under a preliminary name, its name) of every raster."""
+    def _finish(self, results: list[Path]) -> None:
+        """Write every result under its preliminary name."""
         plan = self.plan
         self._tell("writing", force=True)
-        made: list[tuple[Path, Path]] = []
-        try:
-            for stage, of_stage in enumerate(plan.stages, start=1):
-                name = f"finished{stage}.vrt"
-                mosaic = self.directory.write_mosaic(name, plan, 1, stage, plan.blocks(stage), of_stage.asked)
-                path = Path(of_stage.path).absolute()
-                made.append((part_of(path), path))
-                write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
-                self.check()
-            if plan.job.samples > 1:
-                for path in map(Path, statistics_paths(plan.stages[-1].path)):
-                    made.append((part_of(path.absolute()), path.absolute()))
-                write_statistics(plan, self.directory, [part for part, _ in made[-2:]], self.check)
-        except BaseException:
-            for part, _ in made:
-                part.unlink(missing_ok=True)
-            raise
-        return made
+        for stage, (of_stage, path) in enumerate(zip(plan.stages, results), start=1):
+            name = f"finished{stage}.vrt"
+            mosaic = self.directory.write_mosaic(name, plan, 1, stage, plan.blocks(stage), of_stage.asked)
+            write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
+            self.check()
+        if plan.job.samples > 1:
+            write_statistics(plan, self.directory, list(map(part_of, results[len(plan.stages):])), self.check)
 
     def _evaluations_of_last_stage(self) -> int:
         """Evaluations of the first sample's last stage, in this run and earlier ones, as the blocks' tags tell."""
@@ -242,10 +233,9 @@ class JobRun:
     def _result(self, evaluations: int, psnr: float | None, valid_pixels: int) -> JobResult:
         plan, last = self.plan, self.plan.stages[-1]
         per_pixel = evaluations * plan.geometry.lattice.window**2 / max(1, valid_pixels)
-        statistics = statistics_paths(last.path) if plan.job.samples > 1 else []
         return JobResult(
-            outputs=[s.path for s in plan.stages],
-            statistics=statistics,
+            outputs=plan.result_paths[: len(plan.stages)],
+            statistics=plan.result_paths[len(plan.stages):],
             grid=last.grid.crop(last.asked).info(),
             seed=plan.job.seed,
             model=plan.model,

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from backend.cascade.planning import Block
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import JobPlan
+from backend.jobs.renderer import halo_name
 from backend.raster import provenance
+from backend.raster.mosaic import Mosaic
 from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic, writing
 from backend.raster.source import Pixels
 
@@ -48,12 +49,12 @@ def _statistics(plan: JobPlan, directory: JobDirectory, block: Block) -> tuple[P
     total, squares = np.zeros(shape), np.zeros(shape)
     valid: NDArray[np.bool_] = np.ones(shape[1:], bool)
     first: NDArray[np.float64] = np.zeros(shape)
+    stage, last = len(plan.stages), plan.stages[-1]
     for sample in range(1, plan.job.samples + 1):
-        with rasterio.open(directory.block_path(sample, len(plan.stages), block)) as dataset:
-            values = dataset.read(list(range(1, plan.bands + 1))).astype(np.float64)
-            valid &= (dataset.read_masks(list(range(1, plan.bands + 1))) > 0).all(axis=0)
-            if plan.alpha:
-                valid &= dataset.read(plan.bands + 1) > 0
+        with Mosaic(directory.folder / halo_name(sample, stage), last.grid, last.region, plan.bands) as mosaic:
+            pixels = mosaic.read(block.region)
+        values = pixels.values.astype(np.float64)
+        valid &= pixels.valid
         if sample == 1:
             first = values
         difference = values - first  # against the first sample, so that large values lose no precision

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from distributed import secede
 
-from backend.devices import choose_device, device_memory_bytes, device_name
-from backend.errors import Cancelled, MetaEarthError
+from backend.devices import device_name
+from backend.errors import Cancelled, InputError, MetaEarthError
 from backend.jobs.code import code_sha256
 from backend.jobs.directory import PLAN, STOP, JobDirectory
-from backend.jobs.renderer import Renderer
-from backend.protocol import ENGINE_VERSION
+from backend.jobs.plan import JobPlan
+from backend.jobs.renderer import Renderer, fitting_bundle
 from backend.raster.source import RasterSource
 
 STOP_SECONDS = 0.5
@@ -31,10 +32,7 @@ class Probe:
     """What a worker is, and the sentence that says why it cannot work on the job, if it cannot."""
 
     host: str
-    engine: str
-    torch: str
     device_name: str
-    memory_bytes: int
     problem: str | None
 
 
@@ -45,41 +43,29 @@ def probe(folder: str, nonce: str, code: str, threads: int) -> Probe:
     """
     torch.set_num_threads(threads)
     directory = JobDirectory(Path(folder))
-    problem = device = None
+    name, problem = "", None
     try:
-        problem = _problem(directory, nonce)
         if code != code_sha256():
             problem = "it still runs the code of another version; restart that worker"
-        if not problem:
-            device = choose_device(directory.plan().device)
+        elif not (directory.folder / nonce).is_file():
+            problem = f"it does not see the job's folder {folder}; use one on a disk that all workers share"
+        else:
+            plan = directory.plan()
+            fitting_bundle(plan, directory)
+            name = device_name(plan.device)
+            _require_source(plan)
+            (directory.folder / f"{nonce}-{platform.node()}-{os.getpid()}").touch()  # it can write there
     except MetaEarthError as error:
         problem = str(error)
     except OSError as error:
         problem = f"it cannot use the job's folder {folder}: {error}"
-    return Probe(
-        platform.node(),
-        ENGINE_VERSION,
-        torch.__version__,
-        device_name(device) if device else "",
-        device_memory_bytes(device) if device else 0,
-        problem,
-    )
+    return Probe(platform.node(), name, problem)
 
 
-def _problem(directory: JobDirectory, nonce: str) -> str | None:
-    if not (directory.folder / nonce).is_file():
-        return f"it does not see the job's folder {directory.folder}; use one on a disk that all workers share"
-    plan = directory.plan()
-    if plan.torch_version != torch.__version__:
-        return f"it has torch {torch.__version__}, and the job was planned with {plan.torch_version}"
-    if directory.bundle(plan).sha256() != plan.model_sha256:
-        return f"its copy of the model {plan.model} differs"
+def _require_source(plan: JobPlan) -> None:
     with RasterSource(plan.job.input, plan.job.bands, plan.job.source_resolution) as source:
         if source.fingerprint() != plan.source:
-            return f"it sees another version of {plan.job.input}"
-    mine = directory.folder / f"{nonce}-{platform.node()}-{os.getpid()}"
-    mine.write_text(nonce, encoding="utf-8")
-    return None
+            raise InputError(f"It sees another version of {plan.job.input}.")
 
 
 def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
@@ -90,9 +76,12 @@ def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
     with _one_at_a_time:
         directory = JobDirectory(Path(folder))
         renderer = _renderer(directory)
-        block = next(b for b in renderer.plan.blocks(stage) if (b.row, b.col) == (row, col))
-        if not directory.is_valid(renderer.plan, sample, stage, block):
-            renderer.render(sample, stage, block).result()
+        block = renderer.plan.block(stage, row, col)
+        if directory.is_valid(renderer.plan, sample, stage, block):
+            return
+        written = renderer.render(sample, stage, block)
+    secede()  # the next block is computed while this one is written, even on a worker with one thread
+    written.result()
 
 
 def _renderer(directory: JobDirectory) -> Renderer:

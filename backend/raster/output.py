@@ -40,6 +40,8 @@ GDAL_TYPES = {
 
 
 CHECKSUM = "METAEARTH_SHA256"
+PARTIAL = ".part"
+"""In the name of a file that is not complete."""
 
 
 @contextmanager
@@ -58,6 +60,18 @@ def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
                 f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
             ) from error
         raise OutputError(f"{path} cannot be written: {text}") from error
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A name of this process beside ``path`` to write to; the file gets its own name at the end, without an error."""
+    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}{PARTIAL}{path.suffix}")
+    try:
+        yield partial
+        with writing(path):
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _free_bytes(path: Path) -> int:
@@ -97,40 +111,36 @@ def write_block(
     if alpha:
         opaque = np.where(pixels.valid, alpha_value(dtype), 0).astype(dtype)
         typed = np.concatenate([typed, opaque[None]])
-    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}.part.tif")
-    try:
-        with writing(path, typed.nbytes):
-            with (
-                rasterio.Env(**GDAL_OPTIONS),
-                rasterio.open(
-                    partial,
-                    "w",
-                    driver="GTiff",
-                    height=grid.height,
-                    width=grid.width,
-                    count=len(typed),
-                    dtype=dtype,
-                    crs=grid.crs,
-                    transform=grid.transform,
-                    nodata=nodata,
-                    tiled=True,
-                    blockxsize=256,
-                    blockysize=256,
-                    compress="deflate",
-                    zlevel=1,
-                    interleave="band",
-                    bigtiff="if_safer",
-                ) as dataset,
-            ):
-                dataset.write(typed)
-                dataset.update_tags(**(tags or {}), **{CHECKSUM: checksum(typed)})
-                dataset.build_overviews(_overview_factors(grid), Resampling.average)
-            to_disk(partial)
-            if checksum_of(partial) != checksum(typed):
-                raise OSError(f"{path.name} does not hold what was written to it.")
-            partial.replace(path)
-    finally:  # after `writing` has looked at the free space
-        partial.unlink(missing_ok=True)
+    digest = checksum(typed)
+    with complete_file(path) as partial, writing(path, typed.nbytes):
+        with (
+            rasterio.Env(**GDAL_OPTIONS),
+            rasterio.open(
+                partial,
+                "w",
+                driver="GTiff",
+                height=grid.height,
+                width=grid.width,
+                count=len(typed),
+                dtype=dtype,
+                crs=grid.crs,
+                transform=grid.transform,
+                nodata=nodata,
+                tiled=True,
+                blockxsize=256,
+                blockysize=256,
+                compress="deflate",
+                zlevel=1,
+                interleave="band",
+                bigtiff="if_safer",
+            ) as dataset,
+        ):
+            dataset.write(typed)
+            dataset.update_tags(**(tags or {}), **{CHECKSUM: digest})
+            dataset.build_overviews(_overview_factors(grid), Resampling.average)
+        to_disk(partial)
+        if checksum_of(partial) != digest:
+            raise OSError(f"{path.name} does not hold what was written to it.")
 
 
 def _overview_factors(grid: Grid) -> list[int]:

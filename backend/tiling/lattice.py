@@ -44,6 +44,11 @@ class Lattice:
         """[start, stop) of the pixels that window ``index`` contributes to."""
         return index * self.stride - self.ramp + self.offset, (index + 1) * self.stride + self.offset
 
+    def alone(self, index: int) -> tuple[int, int]:
+        """[start, stop) of the pixels that no other window contributes to."""
+        start, stop = self.kept(index)
+        return start + self.ramp, stop - self.ramp
+
     def indices(self, start: int, stop: int) -> range:
         """Windows that contribute to the pixels [start, stop)."""
         start, stop = start - self.offset, stop - self.offset

@@ -9,10 +9,11 @@ import threading
 from pathlib import Path
 from typing import Callable, Optional
 
-from qgis.PyQt.QtCore import QEventLoop, QObject, QThread, QTimer, pyqtSignal
+from qgis.PyQt import sip
+from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QObject, Qt, QThread, QTimer, pyqtSignal, pyqtSlot
 
 from ...backend import protocol
-from .backend_process import BackendProcess
+from .backend_process import BackendProcess, BackendState
 
 POLL_MS = 100
 PLUGIN_ROOT = Path(__file__).resolve().parents[2]
@@ -27,14 +28,41 @@ class BackendError(Exception):
 
 
 class BackendCancelled(BackendError):
-    """The request was cancelled."""
+    """The request was cancelled; ``killed`` is the id of the process that had to be killed for it, else 0."""
+
+    killed = 0
+
+
+class Question(QObject):
+    """A request whose answer comes as a signal, in the thread that asked; ask on a thread with an event loop."""
+
+    answered = pyqtSignal(dict)
+    failed = pyqtSignal(str)
+    _arrived = pyqtSignal(dict)
+
+    def __init__(self, parent: Optional[QObject] = None) -> None:
+        super().__init__(parent)
+        self._arrived.connect(self._sort, Qt.ConnectionType.QueuedConnection)
+
+    def receive(self, message: dict) -> None:
+        """Take a message about the request; called in the backend's thread."""
+        if not sip.isdeleted(self):
+            self._arrived.emit(message)
+
+    @pyqtSlot(dict)
+    def _sort(self, message: dict) -> None:
+        try:
+            self.answered.emit(_result(message))
+        except BackendError as error:
+            self.failed.emit(str(error))
+        self.deleteLater()
 
 
 class BackendClient(QObject):
     """A door to one backend; `request` may be called from any thread, several at a time."""
 
     _post = pyqtSignal(int, str, object, object)
-    _cancel = pyqtSignal(int)
+    _cancel = pyqtSignal(int, object)
     _close = pyqtSignal()
 
     def __init__(self, root: Path, home: Path) -> None:
@@ -47,20 +75,33 @@ class BackendClient(QObject):
         self._cancel.connect(self._process.cancel)
         self._close.connect(self._process.close)
         self._thread.start()
+        self.state_changed, self.logged = self._process.state_changed, self._process.logged
+
+    @property
+    def state(self) -> BackendState:
+        """What the backend is doing; ``state_changed`` tells of the next."""
+        return self._process.state
+
+    def ask(self, method: str, params: dict, parent: Optional[QObject] = None) -> Question:
+        """A request that nobody waits for; connect to the answer's signals at once."""
+        question = Question(parent)
+        self._post.emit(next(self._ids), method, params, question.receive)
+        return question
 
     def request(self, method: str, params: dict, on_progress: Callable[[protocol.Progress], None],
-                is_cancelled: Callable[[], bool]) -> dict:
+                is_cancelled: Callable[[], bool], keep: Callable[[], Optional[bool]] = lambda: None) -> dict:
         """The result of ``method``; `BackendCancelled` after a cancel, else `BackendError`.
 
-        Waits in a local event loop, so that the caller's thread keeps its events. ``on_progress`` and
-        ``is_cancelled`` are called in the caller's thread.
+        Waits in a local event loop, so that the caller's thread keeps its events. ``on_progress``,
+        ``is_cancelled`` and ``keep`` (what becomes of a cancelled job's finished blocks) are called in the caller's
+        thread.
         """
         id_, messages = next(self._ids), queue.SimpleQueue()
         self._post.emit(id_, method, params, messages.put)
-        return _result(self._wait(id_, messages, on_progress, is_cancelled))
+        return _result(self._wait(id_, messages, on_progress, is_cancelled, keep))
 
     def _wait(self, id_: int, messages: queue.SimpleQueue, on_progress: Callable[[protocol.Progress], None],
-              is_cancelled: Callable[[], bool]) -> dict:
+              is_cancelled: Callable[[], bool], keep: Callable[[], Optional[bool]]) -> dict:
         """The message that ends a request."""
         loop, timer = QEventLoop(), QTimer()
         timer.timeout.connect(loop.quit)
@@ -75,7 +116,7 @@ class BackendClient(QObject):
                 on_progress(protocol.Progress(**message["params"]))
             if not cancelling and is_cancelled():
                 cancelling = True
-                self._cancel.emit(id_)
+                self._cancel.emit(id_, keep())
 
     def close(self) -> None:
         """End the child and its thread; returns when both are gone."""
@@ -88,9 +129,12 @@ def _result(message: dict) -> dict:
     error = message.get("error")
     if error is None:
         return message["result"]
-    condition = error.get("data", {}).get("condition", "error")
-    kind = BackendCancelled if error["code"] == protocol.CANCELLED else BackendError
-    raise kind(error["message"], condition)
+    data = error.get("data", {})
+    if error["code"] == protocol.CANCELLED:
+        cancelled = BackendCancelled(error["message"], data["condition"])
+        cancelled.killed = data.get("killed", 0)
+        raise cancelled
+    raise BackendError(error["message"], data.get("condition", "error"))
 
 
 _session: Optional[BackendClient] = None
@@ -103,6 +147,7 @@ def session_client() -> BackendClient:
     with _session_lock:
         if _session is None:
             _session = BackendClient(PLUGIN_ROOT, protocol.data_home())
+            _session.moveToThread(QCoreApplication.instance().thread())  # it may be an algorithm's, which ends
             # A script that uses PyQGIS unloads no plugins, and Qt aborts if a thread outlives Python.
             atexit.register(close_session_client)
         return _session

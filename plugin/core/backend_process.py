@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
 
-from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSlot
+from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSignal, pyqtSlot
 
 from ...backend import protocol
 from .environment import backend_python
@@ -54,11 +54,23 @@ def _belongs_to_qgis(folder: str) -> bool:
     return any(word in folder.lower() for word in ("qgis", "osgeo4w"))
 
 
+class BackendState(NamedTuple):
+    """What the backend is doing: ``stage`` is stopped, starting or ready; ``jobs`` are running or waiting."""
+
+    stage: str = "stopped"
+    handshake: Optional[protocol.Handshake] = None
+    jobs: int = 0
+
+
 class BackendProcess(QObject):
     """One backend child at a time and the requests that wait for it.
 
     Answers are JSON-RPC messages; when the child stops, everything that still waits is answered with an error.
+    ``state_changed`` gives a `BackendState`, ``logged`` what the child wrote to its log.
     """
+
+    state_changed = pyqtSignal(object)
+    logged = pyqtSignal(str)
 
     def __init__(self, root: Path, home: Path) -> None:
         super().__init__()
@@ -73,6 +85,7 @@ class BackendProcess(QObject):
         self._refusal = ""
         self._tail: Deque[str] = deque(maxlen=TAIL_LINES)
         self._log: Optional[Path] = None
+        self.state = BackendState()
 
     @pyqtSlot(int, str, object, object)
     def post(self, id_: int, method: str, params: dict, answer: Answer) -> None:
@@ -83,13 +96,14 @@ class BackendProcess(QObject):
             return
         self._waiting[id_] = Waiting(method, params, answer)
         self._send(protocol.request(id_, method, params))
+        self._tell()
 
-    @pyqtSlot(int)
-    def cancel(self, id_: int) -> None:
+    @pyqtSlot(int, object)
+    def cancel(self, id_: int, keep: Optional[bool]) -> None:
         """Ask the child to drop a request; kill it if it has not answered after a second."""
         if id_ in self._waiting:
             self._cancelled.add(id_)
-            self._send(protocol.notification("cancel", {"id": id_}))
+            self._send(protocol.notification("cancel", {"id": id_, "keep": keep}))
             QTimer.singleShot(CANCEL_GRACE_MS, partial(self._give_up, id_))
 
     @pyqtSlot()
@@ -105,6 +119,17 @@ class BackendProcess(QObject):
                     process.kill()
                     process.waitForFinished(CLOSE_GRACE_MS)
         self.thread().quit()
+
+    def _tell(self, **changes: object) -> None:
+        """Tell the state if it is another than before."""
+        state = self.state._replace(jobs=len(self._jobs()), **changes)
+        if state != self.state:
+            self.state = state
+            self.state_changed.emit(state)
+
+    def _jobs(self) -> List[int]:
+        """The jobs that run or wait; the child works on the first."""
+        return sorted(id_ for id_, request in self._waiting.items() if request.method in protocol.JOB_METHODS)
 
     def _start(self) -> str:
         """Start the child and greet it; a sentence if that is not possible."""
@@ -122,6 +147,7 @@ class BackendProcess(QObject):
         if not process.waitForStarted(START_MS):
             return tr("{} cannot be started: {}").format(python.path, process.errorString())
         self._process = process
+        self._tell(stage="starting", handshake=None)
         self._greet()
         return ""
 
@@ -157,6 +183,8 @@ class BackendProcess(QObject):
             self._refuse(message["error"]["message"])
         elif message["result"].get("protocol") != protocol.PROTOCOL_VERSION:
             self._refuse(tr("The backend is of another version than the plugin. Restart QGIS."))
+        else:
+            self._tell(stage="ready", handshake=protocol.Handshake.from_dict(message["result"]))
 
     def _refuse(self, sentence: str) -> None:
         """Kill the child and answer all requests with ``sentence``."""
@@ -184,9 +212,10 @@ class BackendProcess(QObject):
             waiting = self._waiting.pop(message.get("id"), None)
             self._cancelled.discard(message.get("id"))
         if waiting:
-            if waiting.method in ("generate", "resume") and "result" in message:
+            if waiting.method in protocol.JOB_METHODS and "result" in message:
                 self._crashes = 0
             waiting.answer(message)
+            self._tell()
 
     @pyqtSlot()
     def _read_log(self) -> None:
@@ -197,13 +226,17 @@ class BackendProcess(QObject):
         self._tail.extend(text.splitlines())
         with open(self._log, "a", encoding="utf-8") as log:
             log.write(text if text.endswith("\n") else text + "\n")
+        self.logged.emit(text.rstrip("\n"))
 
     def _give_up(self, id_: int) -> None:
         """End the wait for a cancelled request: kill the child if it works on it, forget it if it only queues."""
-        if id_ == min(self._waiting, default=None):
+        if id_ not in self._waiting:
+            return
+        if self._jobs()[:1] == [id_]:
             self._kill()
-        elif id_ in self._waiting:
+        else:
             self._waiting.pop(id_).answer(_cancelled(id_))
+            self._tell()
 
     def _kill(self) -> None:
         if self._process:
@@ -216,6 +249,7 @@ class BackendProcess(QObject):
         self._read_messages()
         self._read_log()
         self._crashes += 0 if self._killed_by_us else 1
+        pid = self.state.handshake.pid if self.state.handshake else 0
         self._process.deleteLater()
         self._process = None
         self._waiting.pop(INITIALIZE_ID, None)
@@ -224,11 +258,13 @@ class BackendProcess(QObject):
         sentence = self._refusal or self._with_log(_how_it_ended(code, status))
         for id_, request in waiting.items():
             if id_ in cancelled:
-                request.answer(_cancelled(id_))
+                request.answer(_cancelled(id_, pid))
             elif cancelled and not self._refusal:
                 self.post(id_, *request)
             else:
                 request.answer(protocol.error_response(id_, protocol.INTERNAL_ERROR, sentence, STOPPED))
+        if not self._process:
+            self._tell(stage="stopped", handshake=None)
 
     def _with_log(self, sentence: str) -> str:
         """``sentence``, the log's path and its last lines."""
@@ -238,9 +274,11 @@ class BackendProcess(QObject):
         return "\n".join(lines + list(self._tail)[-SHOWN_LINES:])
 
 
-def _cancelled(id_: int) -> dict:
-    """The answer to a request that was given up."""
-    return protocol.error_response(id_, protocol.CANCELLED, tr("The job was cancelled."), "cancelled")
+def _cancelled(id_: int, killed: int = 0) -> dict:
+    """The answer to a request that was given up; ``killed``: the child that could not tidy up after it."""
+    answer = protocol.error_response(id_, protocol.CANCELLED, tr("The job was cancelled."), "cancelled")
+    answer["error"]["data"]["killed"] = killed
+    return answer
 
 
 def _how_it_ended(code: int, status: QProcess.ExitStatus) -> str:

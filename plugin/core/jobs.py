@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from typing import List
+from pathlib import Path
+from typing import List, Optional
 
 from qgis.core import QgsProcessingFeedback
+from qgis.PyQt.QtCore import pyqtSignal
 
-from ...backend.protocol import Job, JobResult, JobSummary, Progress, RasterInfo, default_job_folder
+from ...backend.protocol import (
+    OWNER_FILE,
+    Job,
+    JobResult,
+    JobSummary,
+    Progress,
+    RasterInfo,
+    default_job_folder,
+)
 from .backend_client import BackendCancelled, session_client
+from .cost import duration
 from .translate import tr
+
+
+class JobFeedback(QgsProcessingFeedback):
+    """The feedback of a job that somebody watches: ``advanced`` gives every `Progress`.
+
+    ``keep`` says what becomes of finished blocks after a cancel: kept or deleted; None: as the job says.
+    """
+
+    advanced = pyqtSignal(object)
+    keep: Optional[bool] = None
+
+    def stop(self, keep: bool) -> None:
+        """Cancel the job."""
+        self.keep = keep
+        self.cancel()
 
 
 def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
@@ -21,10 +48,25 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     tell_cost(summary, feedback)
     try:
         return _follow("generate", params, feedback, summary.warnings)
-    except BackendCancelled:
-        if not job.job_dir:  # a child that did not answer in time was killed, and could not do it
-            shutil.rmtree(default_job_folder(job.output), ignore_errors=True)
+    except BackendCancelled as error:
+        if error.killed and not (job.job_dir is not None if _keep(feedback) is None else _keep(feedback)):
+            _remove_left(Path(job.job_dir or default_job_folder(job.output)), error.killed)
         raise
+
+
+def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
+    """Whether a cancelled job's finished blocks stay; None: as the job says."""
+    return feedback.keep if isinstance(feedback, JobFeedback) else None
+
+
+def _remove_left(folder: Path, pid: int) -> None:
+    """Delete the job folder of a backend that was killed because it did not answer, if that worked in it last."""
+    try:
+        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if owner["pid"] == pid:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> JobResult:
@@ -45,12 +87,15 @@ def _follow(method: str, params: dict, feedback: QgsProcessingFeedback, told: Li
 
     def show(progress: Progress) -> None:
         feedback.setProgress(100.0 * progress.fraction)
+        if isinstance(feedback, JobFeedback):
+            feedback.advanced.emit(progress)
         text = tr("Stage {} of {}: {}").format(progress.stage, progress.stages, progress.message)
         if text not in shown:
             shown.append(text)
             feedback.setProgressText(text)
 
-    result = JobResult.from_dict(session_client().request(method, params, show, feedback.isCanceled))
+    answer = session_client().request(method, params, show, feedback.isCanceled, lambda: _keep(feedback))
+    result = JobResult.from_dict(answer)
     for warning in result.warnings:
         if warning not in told:
             feedback.pushWarning(warning)
@@ -71,12 +116,3 @@ def tell_cost(summary: JobSummary, feedback: QgsProcessingFeedback) -> None:
         duration(summary.seconds), summary.device_name, summary.disk_bytes / 1e9))
     for warning in summary.warnings:
         feedback.pushWarning(warning)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return tr("{:.0f} s").format(max(1.0, seconds))
-    if seconds < 5400:
-        return tr("{:.0f} min").format(seconds / 60)
-    return tr("{:.1f} h").format(seconds / 3600)

@@ -17,7 +17,9 @@ from qgis.core import (
     Qgis,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
+    QgsDistanceArea,
     QgsMultiBandColorRenderer,
+    QgsPointXY,
     QgsProcessingFeedback,
     QgsProviderRegistry,
     QgsRasterBlockFeedback,
@@ -123,6 +125,43 @@ def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optio
     bounds = QgsRectangle(left + first_col * size_x, top - last_row * size_y,
                           left + last_col * size_x, top - first_row * size_y)
     return SnapshotGrid(bounds, last_col - first_col, last_row - first_row)
+
+
+def tile_count(grid: SnapshotGrid) -> int:
+    """About how many tiles of 256 pixels a tile service must give for a snapshot."""
+    return (math.ceil(grid.cols / 256) + 1) * (math.ceil(grid.rows / 256) + 1)
+
+
+def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
+    """Metres per pixel at the layer's centre, as the backend measures them; None without CRS or pixels of its own."""
+    size, crs = own_pixel_size(layer), layer.crs()
+    if size is None or not crs.isValid():
+        return None
+    measure = QgsDistanceArea()
+    measure.setSourceCrs(crs, layer.transformContext())
+    measure.setEllipsoid("EPSG:7030")
+    centre = layer.extent().center()
+    right, up = QgsPointXY(centre.x() + size[0], centre.y()), QgsPointXY(centre.x(), centre.y() + size[1])
+    measured = math.sqrt(measure.measureLine(centre, right) * measure.measureLine(centre, up))
+    if crs.isGeographic():
+        return measured
+    metres = QgsUnitTypes.fromUnitToUnitFactor(crs.mapUnits(), QgsUnitTypes.DistanceUnit.DistanceMeters)
+    nominal = math.sqrt(size[0] * size[1]) * metres
+    return nominal if abs(measured / nominal - 1) < 0.02 else measured
+
+
+def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
+    """Path of an empty raster with the grid and type of a snapshot of ``source``; it takes no space."""
+    path = str(folder / "blank.tif")
+    image = source.provider.dataType(1) in IMAGE_TYPES
+    kind = gdal.GDT_Byte if image else int(source.provider.dataType(1))
+    bands = 3 if image else source.provider.bandCount()
+    dataset = gdal.GetDriverByName("GTiff").Create(path, grid.cols, grid.rows, bands, kind, ["SPARSE_OK=TRUE"])
+    dataset.SetProjection(source.crs.toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT_PREFERRED_GDAL))
+    extent = grid.extent
+    dataset.SetGeoTransform((extent.xMinimum(), extent.width() / grid.cols, 0,
+                             extent.yMaximum(), 0, -extent.height() / grid.rows))
+    return path
 
 
 def _pixel_size(source: LayerSource, resolution_m: Optional[float]) -> Tuple[float, float]:

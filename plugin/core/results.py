@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Dict, List
+import html
+from typing import Dict, List, Optional
 
 from osgeo import gdal
 from qgis.core import (
+    QgsLayerNotesUtils,
     QgsMapLayer,
     QgsProcessingContext,
     QgsProcessingFeedback,
     QgsProcessingLayerPostProcessorInterface,
+    QgsRasterLayer,
+    QgsRasterRenderer,
 )
 from qgis.PyQt import sip
 
@@ -46,29 +50,63 @@ def metaearth_tags(path: str) -> Dict[str, str]:
     return {key[len(TAG_PREFIX):].lower(): value for key, value in tags.items() if key.startswith(TAG_PREFIX)}
 
 
-class SyntheticLayerMarker(QgsProcessingLayerPostProcessorInterface):
-    """Writes the provenance in a result's tags into the layer's metadata."""
+def dress(layer: QgsRasterLayer, renderer: Optional[QgsRasterRenderer]) -> None:
+    """Write the provenance in a result's tags into its layer's metadata and notes, and give it a style."""
+    tags = metaearth_tags(layer.source())
+    facts = [f"{key}: {value}" for key, value in sorted(tags.items())]
+    warning = tr("Synthetic detail made by MetaEarth, not a measurement.")
+    metadata = layer.metadata()
+    metadata.setTitle(layer.name())
+    metadata.setType("dataset")
+    metadata.setAbstract("\n".join([warning, *facts]))
+    metadata.addKeywords(VOCABULARY, ["synthetic", *facts])
+    layer.setMetadata(metadata)
+    rows = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
+    QgsLayerNotesUtils.setLayerNotes(layer, f"<p><b>{html.escape(warning)}</b></p><ul>{rows}</ul>")
+    if renderer and "statistic" not in tags:
+        layer.setRenderer(renderer.clone())
+
+
+class LayerDresser(QgsProcessingLayerPostProcessorInterface):
+    """Dresses a result that Processing loads."""
+
+    def __init__(self, renderer: Optional[QgsRasterRenderer]) -> None:
+        super().__init__()
+        self._renderer = renderer
 
     def postProcessLayer(self, layer: QgsMapLayer, context: QgsProcessingContext,
                          feedback: QgsProcessingFeedback) -> None:
         """Called by QGIS for every stage's layer, on the main thread."""
-        tags = metaearth_tags(layer.source())
-        facts = [f"{key}: {value}" for key, value in sorted(tags.items())]
-        metadata = layer.metadata()
-        metadata.setTitle(layer.name())
-        metadata.setType("dataset")
-        metadata.setAbstract("\n".join([tr("Synthetic detail made by MetaEarth, not a measurement."), *facts]))
-        metadata.addKeywords(VOCABULARY, ["synthetic", *facts])
-        layer.setMetadata(metadata)
+        dress(layer, self._renderer)
 
 
-def marker() -> SyntheticLayerMarker:
+def dresser(renderer: Optional[QgsRasterRenderer] = None) -> LayerDresser:
     """A post-processor for one layer; it belongs to the QgsProcessingContext that gets it, which deletes it."""
-    made = SyntheticLayerMarker()
+    made = LayerDresser(renderer)
     sip.transferto(made, None)
     # QGIS holds the C++ half only, and the Python half must live as long.
     _alive[:] = [other for other in _alive if not sip.isdeleted(other)] + [made]
     return made
 
 
-_alive: List[SyntheticLayerMarker] = []
+_alive: List[LayerDresser] = []
+
+
+def add_results(context: QgsProcessingContext, group_name: str, last_only: bool) -> List[QgsRasterLayer]:
+    """The layers that a run left to be loaded, in a group at the top of the project, the finest on top."""
+    found = []
+    project = context.project()
+    for path, details in context.layersToLoadOnCompletion().items():
+        layer = QgsRasterLayer(path, details.name)
+        if layer.isValid():
+            details.postProcessor().postProcessLayer(layer, context, context.feedback())
+            found.append(layer)
+    found.sort(key=lambda layer: layer.rasterUnitsPerPixelX(), reverse=True)
+    if last_only:
+        found = [layer for layer in found if layer.rasterUnitsPerPixelX() == found[-1].rasterUnitsPerPixelX()]
+    root = project.layerTreeRoot()
+    group = root.findGroup(group_name) or root.insertGroup(0, group_name)
+    for layer in found:
+        project.addMapLayer(layer, False)
+        group.insertLayer(0, layer)
+    return found

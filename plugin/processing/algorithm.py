@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from qgis.core import (
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingOutputMultipleLayers,
     QgsProcessingOutputNumber,
+    QgsRasterRenderer,
 )
 from qgis.PyQt.QtGui import QIcon
 
 from ...backend.protocol import JobResult, data_home
 from ..core.backend_client import PLUGIN_ROOT
 from ..core.environment import backend_python
-from ..core.results import layer_names, marker
+from ..core.results import dresser, layer_names
 from ..core.translate import tr
 from ..icons import ICON_PATH
 
@@ -76,11 +77,12 @@ def job_outputs(result: JobResult) -> Dict[str, Any]:
     }
 
 
-def load_results(source: str, result: JobResult, project: Any, context: QgsProcessingContext) -> None:
-    """Have QGIS load every raster of a job on completion, named after its source and marked as synthetic."""
+def load_results(source: str, result: JobResult, project: Any, context: QgsProcessingContext,
+                 renderer: Optional[QgsRasterRenderer] = None) -> None:
+    """Have QGIS load every raster of a job on completion, named and styled after its source, marked as synthetic."""
     for path, name in zip([*result.outputs, *result.statistics], layer_names(source, result)):
         if not context.willLoadLayerOnCompletion(path):
             context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails(name, project, ""))
         details = context.layerToLoadOnCompletionDetails(path)
         details.name, details.forceName = name, True
-        details.setPostProcessor(marker())
+        details.setPostProcessor(dresser(renderer))

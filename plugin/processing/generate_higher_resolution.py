@@ -15,6 +15,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProcessingOutputLayerDefinition,
     QgsRasterLayer,
+    QgsRasterRenderer,
     QgsRectangle,
 )
 
@@ -30,12 +31,15 @@ from ..core.jobs import run_job
 from ..core.layers import (
     LayerError,
     LayerSource,
+    SnapshotGrid,
+    blank_raster,
     layer_source,
     new_snapshot_folder,
     own_pixel_size,
     snapshot_grid,
     write_snapshot,
 )
+from ..core.styles import result_renderer
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
 from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
@@ -52,6 +56,7 @@ class Request:
     extent: Optional[QgsRectangle]
     bands: Optional[List[int]]
     scalars: Values
+    renderer: Optional[QgsRasterRenderer]
 
 
 class GenerateHigherResolution(MetaEarthAlgorithm):
@@ -112,14 +117,35 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
         """Reads everything that belongs to the main thread."""
         try:
             layer = self._layer(parameters, context)
-            source = layer_source(layer)
-            self._request = Request(
-                source, extent_value(self, FIELDS["extent"], parameters, context, layer.crs()),
-                band_values(self, FIELDS["bands"], parameters, context, layer.bandCount()) or source.shown_bands,
-                scalar_values(self, JOB_FIELDS, parameters, context))
+            self._request = self._requested(layer, parameters, context)
         except FieldError as error:
             raise QgsProcessingException(str(error)) from error
         return True
+
+    def planned_job(self, parameters: Values, context: QgsProcessingContext, folder: Path) -> Job:
+        """The job that these parameters make, to be asked what it would cost; on the layer's thread.
+
+        A layer that is no plain file is stood in for by an empty raster in ``folder`` with the snapshot's grid.
+        `FieldError` or `LayerError` if they make none.
+        """
+        ready, reason = self.checkParameterValues(parameters, context)
+        if not ready:
+            raise FieldError(reason)
+        self._request = self._requested(self._layer(parameters, context), parameters, context)
+        source = self._request.source
+        path = source.path or blank_raster(source, self._snapshot_grid(), folder)
+        return self._job_on(path, self.parameterAsOutputLayer(parameters, OUTPUT, context))
+
+    def snapshot_of_service(self) -> Optional[SnapshotGrid]:
+        """What `planned_job` would copy from a service that draws tiles or pictures at any scale, if it is one."""
+        return self._snapshot_grid() if self._request.source.pixel_size is None else None
+
+    def _requested(self, layer: QgsRasterLayer, parameters: Values, context: QgsProcessingContext) -> Request:
+        source = layer_source(layer)
+        bands = band_values(self, FIELDS["bands"], parameters, context, layer.bandCount())
+        return Request(source, extent_value(self, FIELDS["extent"], parameters, context, layer.crs()),
+                       bands or source.shown_bands, scalar_values(self, JOB_FIELDS, parameters, context),
+                       result_renderer(layer, bands))
 
     def processAlgorithm(self, parameters: Values, context: QgsProcessingContext,
                          feedback: QgsProcessingFeedback) -> Values:
@@ -138,7 +164,7 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
                 shutil.rmtree(folder, ignore_errors=True)
         if context.willLoadLayerOnCompletion(output):
             project = context.layerToLoadOnCompletionDetails(output).project
-            load_results(self._request.source.name, result, project, context)
+            load_results(self._request.source.name, result, project, context, self._request.renderer)
         return {OUTPUT: result.outputs[-1], **job_outputs(result)}
 
     def _layer(self, parameters: Values, context: QgsProcessingContext) -> QgsRasterLayer:
@@ -151,21 +177,31 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
     def _job(self, output: str, folder: Optional[Path], context: QgsProcessingContext,
              feedback: QgsProcessingFeedback) -> Job:
         """The job for the backend; a layer that is no plain file is first copied into ``folder``."""
-        source, extent, scalars = self._request.source, self._request.extent, dict(self._request.scalars)
-        if scalars["stages"] is None and scalars["resolution"] is None:
-            scalars["stages"] = 1
-        path = source.path
+        source, path = self._request.source, self._request.source.path
         if folder:
-            extent = extent or source.extent
-            grid = snapshot_grid(source, extent, scalars["source_resolution"])
+            grid = self._snapshot_grid()
             feedback.setProgressText(tr("Copying {} x {} pixels of {}…").format(grid.cols, grid.rows, source.name))
             path = write_snapshot(source, grid, folder, context.transformContext(), feedback)
-            scalars["source_resolution"] = None if source.crs.isValid() else scalars["source_resolution"]
         if feedback.isCanceled():
             raise BackendCancelled(tr("The job was cancelled."), "cancelled")
+        return self._job_on(path, output)
+
+    def _snapshot_grid(self) -> SnapshotGrid:
+        """The grid on which a layer that is no plain file is read."""
+        source, extent = self._request.source, self._request.extent
+        return snapshot_grid(source, extent or source.extent, self._request.scalars["source_resolution"])
+
+    def _job_on(self, path: str, output: str) -> Job:
+        """The job on the layer's file or its copy."""
+        request, scalars = self._request, dict(self._request.scalars)
+        extent = request.extent
+        if scalars["stages"] is None and scalars["resolution"] is None:
+            scalars["stages"] = 1
+        if request.source.path is None:
+            extent = extent or request.source.extent
+            scalars["source_resolution"] = None if request.source.crs.isValid() else scalars["source_resolution"]
         corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
-        return Job.from_dict({**scalars, "input": path, "output": output, "extent": corners,
-                              "bands": self._request.bands})
+        return Job.from_dict({**scalars, "input": path, "output": output, "extent": corners, "bands": request.bands})
 
 
 def _check_place(layer: QgsRasterLayer, extent: Optional[QgsRectangle], scalars: Values) -> None:

@@ -12,6 +12,7 @@ from affine import Affine
 from hypothesis import settings
 
 from backend.diffusion.schedules import NoiseSchedule
+from backend.jobs import plan as plan_module
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.models.bundle import Bundle, ModelConfig, Profile, open_bundle, save_bundle
@@ -34,6 +35,11 @@ SMALL = NetworkConfig(
     residual=True,
     encoder=EncoderConfig(8, 1, 4),
 )
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
 
 
 def keep_on():
@@ -123,6 +129,22 @@ class RasterMaker:
         ) as dataset:
             dataset.write(values.astype(dtype))
         return path
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of one window, so that small jobs have many."""
+    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory, small_model):
+    """(source, its two stages made in one process without interruption, in blocks of one window)."""
+    folder = tmp_path_factory.mktemp("scene")
+    source = RasterMaker(folder)(height=18, width=22)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+        return source, run(small_model, source, folder / "whole.tif", stages=2)
 
 
 @pytest.fixture

@@ -13,23 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 
 from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
-from backend.jobs import plan as plan_module
-from backend.jobs.plan import executor_of
+from backend.jobs.plan import executor_of, make_plan
 from backend.jobs.runner import resume
 from backend.protocol import Job, default_job_folder
 
-from .conftest import RasterMaker, keep_on, run, small_job
+from .conftest import keep_on, read, run, small_job
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 class Cluster:
@@ -75,11 +69,6 @@ def kill_group(process):
         process.wait()
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
-
-
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("dask") / "cluster")
@@ -94,14 +83,6 @@ def own_cluster(tmp_path):
     cluster = Cluster(tmp_path / "cluster")
     yield cluster
     cluster.close()
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory, small_model):
-    """(source, its two stages made in one process)."""
-    folder = tmp_path_factory.mktemp("scene")
-    source = RasterMaker(folder)(height=18, width=22)
-    return source, run(small_model, source, folder / "whole.tif", stages=2)
 
 
 def equal(result, whole):
@@ -229,7 +210,7 @@ def test_a_block_that_kills_its_workers_is_named(own_cluster, small_model, scene
     with pytest.raises(NetworkOutputError, match=r"^Block 0001_0002 killed 4 workers\. All other"):
         run(small_model, source, tmp_path / "out.tif", stages=2, executor=own_cluster.address)
     result = run(small_model, source, tmp_path / "out.tif", stages=2, executor="local")
-    blocks = len(plan_module.make_plan(small_job(small_model, source, tmp_path / "x.tif", stages=2)).blocks(1))
+    blocks = len(make_plan(small_job(small_model, source, tmp_path / "x.tif", stages=2)).blocks(1))
     assert result.blocks_resumed == blocks - 1
     equal(result, whole)
 

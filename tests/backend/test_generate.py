@@ -24,12 +24,7 @@ from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.protocol import Job
 
-from .conftest import keep_on, run
-
-
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
+from .conftest import keep_on, read, run
 
 
 def test_equal_seeds_make_equal_pixels_and_others_do_not(small_model, make_raster, tmp_path):

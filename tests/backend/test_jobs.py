@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,34 +36,12 @@ from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
 from backend.protocol import default_job_folder
 
-from .conftest import keep_on, run, small_job
+from .conftest import keep_on, read, run, small_job
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Blocks of one window, so that small jobs have many."""
-    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory, request):
-    """(source, its two stages made without interruption)."""
-    from .conftest import RasterMaker
-
-    folder = tmp_path_factory.mktemp("scene")
-    source = RasterMaker(folder)(height=18, width=22)
-    model = request.getfixturevalue("small_model")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
-        result = run(model, source, folder / "whole.tif", stages=2)
-    return source, result
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 def stop_after(calls, error=Interrupted):

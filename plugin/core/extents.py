@@ -1,0 +1,35 @@
+"""Extents as text and in kilometres."""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+from qgis.core import QgsCoordinateReferenceSystem, QgsDistanceArea, QgsPointXY, QgsProject, QgsRectangle
+
+from .translate import tr
+
+
+def extent_text(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> str:
+    """xmin,xmax,ymin,ymax [EPSG:n], as Processing reads it; without a code it is in the source's CRS."""
+    values = (extent.xMinimum(), extent.xMaximum(), extent.yMinimum(), extent.yMaximum())
+    text = ",".join(f"{value:.10g}" for value in values)
+    return f"{text} [{crs.authid()}]" if crs.authid() else text
+
+
+def size_km(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> Tuple[float, float]:
+    """Width and height on the ground through the middle, in kilometres."""
+    measure = QgsDistanceArea()
+    measure.setSourceCrs(crs, QgsProject.instance().transformContext())
+    measure.setEllipsoid("EPSG:7030")
+    centre = extent.center()
+    across = (QgsPointXY(extent.xMinimum(), centre.y()), centre, QgsPointXY(extent.xMaximum(), centre.y()))
+    along = (QgsPointXY(centre.x(), extent.yMinimum()), centre, QgsPointXY(centre.x(), extent.yMaximum()))
+    return measure.measureLine(list(across)) / 1000, measure.measureLine(list(along)) / 1000
+
+
+def size_text_km(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> str:
+    """ "3.2 km × 1.8 km"; empty without a CRS, or for extents without end."""
+    if not crs.isValid() or not extent.isFinite() or extent.isEmpty():
+        return ""
+    width, height = size_km(extent, crs)
+    return tr("{:.3g} km × {:.3g} km").format(width, height)

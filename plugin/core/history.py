@@ -1,0 +1,58 @@
+"""A run of an algorithm as text: for the Python console, for a terminal, and in Processing's history."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Dict
+
+from qgis.core import QgsProcessingAlgorithm, QgsProcessingContext, QgsProcessingOutputLayerDefinition, QgsProject
+
+from .translate import tr
+
+Parameters = Dict[str, Any]
+
+
+def plain(parameters: Parameters) -> Parameters:
+    """The same values without what means something in this session only: layers become their sources."""
+    found = {}
+    for name, value in parameters.items():
+        layer = QgsProject.instance().mapLayer(value) if isinstance(value, str) else None
+        if layer:
+            value = layer.source()
+        elif isinstance(value, QgsProcessingOutputLayerDefinition):
+            value = value.sink.staticValue()
+        found[name] = value
+    return found
+
+
+def python_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> str:
+    """`processing.run(...)`."""
+    return algorithm.asPythonCommand(plain(parameters), QgsProcessingContext())
+
+
+def terminal_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> str:
+    """`qgis_process run ...`."""
+    values = [f"{name}={_text(value)}" for name, value in plain(parameters).items()]
+    return " ".join(["qgis_process", "run", algorithm.id(), "--", *map(shlex.quote, values)])
+
+
+def _text(value: Any) -> str:
+    return ";".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def add_to_history(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> None:
+    """Note a run in Processing's history."""
+    command = python_command(algorithm, parameters)
+    try:
+        from qgis.gui import QgsGui
+
+        registry = QgsGui.historyProviderRegistry()
+    except AttributeError:  # QGIS 3.22
+        from processing.core.ProcessingLog import ProcessingLog
+
+        ProcessingLog.addToLog(command)
+        return
+    entry = {"python_command": command, "process_command": terminal_command(algorithm, parameters),
+             "algorithm_id": algorithm.id(), "parameters": {k: _text(v) for k, v in plain(parameters).items()},
+             "log": tr("Started from the MetaEarth panel.")}
+    registry.addEntry("processing", entry)

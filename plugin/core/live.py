@@ -1,0 +1,41 @@
+"""A layer that shows what is finished of a running job."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from qgis.core import QgsProject, QgsRasterLayer, QgsRasterRenderer
+
+from .translate import tr
+
+
+class LiveLayer:
+    """On top of the project while the job runs."""
+
+    def __init__(self, source: str, renderer: Optional[QgsRasterRenderer]) -> None:
+        self._name = tr("{} – being made (synthetic)").format(source)
+        self._renderer = renderer
+        self._id = ""
+        self._path = ""
+
+    def show(self, path: Optional[str]) -> None:
+        """Show another mosaic."""
+        if not path or path == self._path:
+            return
+        self._path = path
+        layer = QgsProject.instance().mapLayer(self._id)
+        if layer is None:
+            layer = QgsRasterLayer(path, self._name)
+            if self._renderer and layer.isValid():
+                layer.setRenderer(self._renderer.clone())
+            self._id = layer.id()
+            QgsProject.instance().addMapLayer(layer, False)
+            QgsProject.instance().layerTreeRoot().insertLayer(0, layer)
+        else:
+            layer.setDataSource(path, self._name, "gdal", False)
+            layer.triggerRepaint()
+
+    def remove(self) -> None:
+        """Take it away."""
+        if QgsProject.instance().mapLayer(self._id):
+            QgsProject.instance().removeMapLayer(self._id)

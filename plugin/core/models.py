@@ -1,0 +1,25 @@
+"""The model bundles' cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+from ...backend.protocol import Handshake
+from .translate import tr
+
+CARD = "README.md"
+
+
+def card_of(model: str, handshake: Optional[Handshake]) -> str:
+    """A model's card in Markdown, or a sentence."""
+    found = [known for known in handshake.models if known.id == model] if handshake else []
+    if not found:
+        return tr("The backend has not told its models yet; try again in a moment.")
+    card = Path(found[0].folder) / CARD
+    if not card.is_file():
+        return tr("The model {} has no card.").format(model)
+    text = card.read_text(encoding="utf-8")
+    if text.startswith("---"):  # the Hugging Face header
+        text = text.split("\n---", 1)[1].lstrip("-\n")
+    return text

@@ -1,0 +1,90 @@
+"""One window of a job, made now, and the source of the same place: two pictures."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from qgis.core import QgsMapRendererParallelJob, QgsMapSettings, QgsPointXY, QgsRasterLayer, QgsRectangle
+from qgis.PyQt.QtCore import QObject, QSize, pyqtSignal
+from qgis.PyQt.QtGui import QImage
+
+from ...backend.protocol import JobSummary
+from .extents import extent_text
+from .planner import algorithm, ask_plan
+from .runs import Run
+from .styles import result_renderer
+from .translate import tr
+
+NOT_IN_A_PREVIEW = ("EXTENT", "SAMPLES", "JOB_DIR", "EXECUTOR", "COMPILE")
+
+
+class Preview(QObject):
+    """Made by the algorithm itself on the extent of one window, so its pixels are those of a whole run.
+
+    ``made`` gives the source's picture and the result's, ``failed`` a sentence.
+    """
+
+    made = pyqtSignal(QImage, QImage)
+    failed = pyqtSignal(str)
+
+    def __init__(self, layer: QgsRasterLayer, parameters: Dict[str, Any], bands: Optional[List[int]],
+                 parent: QObject) -> None:
+        super().__init__(parent)
+        self._layer = layer
+        self._renderer = result_renderer(layer, bands)
+        self._parameters = {k: v for k, v in parameters.items() if k not in NOT_IN_A_PREVIEW}
+        self._folder = Path(tempfile.mkdtemp(prefix="metaearth-preview-"))
+        self.destroyed.connect(lambda _=None, folder=self._folder: shutil.rmtree(folder, ignore_errors=True))
+        self._run: Optional[Run] = None
+        self._jobs: List[QgsMapRendererParallelJob] = []
+
+    def start(self, centre: QgsPointXY, pixel_size: float) -> None:
+        """Begin, at a place in the layer's CRS; ``pixel_size`` in its units."""
+        here = QgsRectangle.fromCenterAndSize(centre, pixel_size, pixel_size)
+        parameters = {**self._parameters, "EXTENT": extent_text(here, self._layer.crs())}
+        ask_plan(parameters, self, self._generate, self.failed.emit)
+
+    def stop(self) -> None:
+        """Make nothing any more."""
+        if self._run:
+            self._run.stop(keep=False)
+        self.deleteLater()
+
+    def _generate(self, summary: JobSummary, tiles: int) -> None:
+        xmin, ymin, xmax, ymax = summary.preview_extent
+        self._extent = QgsRectangle(xmin, ymin, xmax, ymax)
+        self._output = str(self._folder / "preview.tif")
+        parameters = {**self._parameters, "EXTENT": extent_text(self._extent, self._layer.crs()),
+                      "OUTPUT": self._output}
+        self._run = Run(algorithm(), parameters, self)
+        self._run.finished.connect(self._draw)
+        self._run.failed.connect(self.failed)
+        self._run.start()
+
+    def _draw(self) -> None:
+        self._result = QgsRasterLayer(self._output, "preview")
+        if not self._result.isValid():
+            self.failed.emit(tr("The preview cannot be read."))
+            return
+        if self._renderer:
+            self._result.setRenderer(self._renderer)
+        for layer in (self._layer, self._result):
+            settings = QgsMapSettings()
+            settings.setLayers([layer])
+            settings.setDestinationCrs(self._layer.crs())
+            settings.setExtent(self._extent)
+            settings.setOutputSize(QSize(self._result.width(), self._result.height()))
+            job = QgsMapRendererParallelJob(settings)
+            job.finished.connect(self._drawn)
+            self._jobs.append(job)
+        for job in self._jobs:
+            job.start()
+
+    def _drawn(self) -> None:
+        if not any(job.isActive() for job in self._jobs):
+            before, after = (job.renderedImage() for job in self._jobs)
+            self._jobs = []
+            self.made.emit(before, after)

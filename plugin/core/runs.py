@@ -1,0 +1,82 @@
+"""A run of one of our algorithms in QGIS's task manager, as the panel starts it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingAlgorithm,
+    QgsProcessingAlgRunnerTask,
+    QgsProcessingContext,
+    QgsProject,
+)
+from qgis.PyQt.QtCore import QObject, pyqtSignal
+
+from .jobs import JobFeedback
+from .translate import tr
+
+
+class WatchedFeedback(JobFeedback):
+    """Keeps what was said, and its last error."""
+
+    said = pyqtSignal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: List[str] = []
+        self.warnings: List[str] = []
+
+    def reportError(self, error: str, fatalError: bool = False) -> None:
+        """Called by QGIS with the sentence of a failed algorithm."""
+        self.errors.append(error)
+        self.said.emit(error)
+
+    def pushWarning(self, warning: str) -> None:
+        """A sentence for the user."""
+        self.warnings.append(warning)
+        self.said.emit(warning)
+
+    def pushInfo(self, info: str) -> None:
+        """A sentence for the log."""
+        self.said.emit(info)
+
+
+class Run(QObject):
+    """One run: `start` it, follow ``feedback.advanced``, and wait for one of the signals.
+
+    ``finished`` gives the algorithm's results, ``failed`` a sentence, ``cancelled`` nothing; then ``ended`` follows.
+    """
+
+    finished = pyqtSignal(dict)
+    failed = pyqtSignal(str)
+    cancelled = pyqtSignal()
+    ended = pyqtSignal()
+
+    def __init__(self, algorithm: QgsProcessingAlgorithm, parameters: Dict[str, Any], parent: QObject) -> None:
+        super().__init__(parent)
+        self.algorithm, self.parameters = algorithm, parameters
+        self.feedback = WatchedFeedback()
+        self.context = QgsProcessingContext()
+        self.context.setProject(QgsProject.instance())
+        self.context.setFeedback(self.feedback)
+
+    def start(self) -> None:
+        """Hand the algorithm to the task manager."""
+        # QGIS keeps the C++ halves only: algorithm, context and feedback must live as long as the task.
+        self._task = QgsProcessingAlgRunnerTask(self.algorithm, self.parameters, self.context, self.feedback)
+        self._task.executed.connect(self._executed)
+        QgsApplication.taskManager().addTask(self._task)
+
+    def stop(self, keep: bool) -> None:
+        """Cancel; ``keep`` what is finished, to be resumed, or delete it."""
+        self.feedback.stop(keep)
+
+    def _executed(self, successful: bool, results: Dict[str, Any]) -> None:
+        if successful:
+            self.finished.emit(results)
+        elif self.feedback.isCanceled():
+            self.cancelled.emit()
+        else:
+            self.failed.emit(self.feedback.errors[0] if self.feedback.errors else tr("The job failed."))
+        self.ended.emit()

@@ -1,0 +1,44 @@
+"""The source's style for what was made of it."""
+
+from __future__ import annotations
+
+from typing import List, Optional
+
+from qgis.core import (
+    QgsMultiBandColorRenderer,
+    QgsRasterLayer,
+    QgsRasterRenderer,
+    QgsSingleBandGrayRenderer,
+    QgsSingleBandPseudoColorRenderer,
+)
+
+
+def result_renderer(source: QgsRasterLayer, bands: Optional[List[int]] = None) -> Optional[QgsRasterRenderer]:
+    """A renderer that shows a result as ``source`` is shown, for the thread that calls; None if QGIS's own will do.
+
+    A result's bands are the source's ``bands`` in that order (None: those that the source shows); only where they are
+    what the source shows has its style a meaning for them.
+    """
+    renderer = source.renderer()
+    if bands not in (None, _bands_of(renderer)):
+        return None
+    clone = renderer.clone()
+    if isinstance(clone, QgsMultiBandColorRenderer):
+        clone.setRedBand(1)
+        clone.setGreenBand(2)
+        clone.setBlueBand(3)
+    elif isinstance(clone, QgsSingleBandGrayRenderer):
+        clone.setGrayBand(1)
+    elif isinstance(clone, QgsSingleBandPseudoColorRenderer):
+        clone.setBand(1)
+    else:
+        return None
+    if clone.alphaBand() > 0:
+        clone.setAlphaBand(-1)
+    return clone
+
+
+def _bands_of(renderer: QgsRasterRenderer) -> List[int]:
+    if isinstance(renderer, QgsMultiBandColorRenderer):
+        return [renderer.redBand(), renderer.greenBand(), renderer.blueBand()]
+    return renderer.usesBands()[:1]

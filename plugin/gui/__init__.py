@@ -1,0 +1,1 @@
+"""The plugin's windows: widgets, no logic."""

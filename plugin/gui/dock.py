@@ -1,0 +1,357 @@
+"""The panel "Generate higher resolution": a front end of the algorithm of that name."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any, Dict, List, Optional
+
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateTransform,
+    QgsCsException,
+    QgsGeometry,
+    QgsProject,
+    QgsRasterLayer,
+    QgsWkbTypes,
+)
+from qgis.gui import QgsCollapsibleGroupBox, QgsDockWidget, QgsMapCanvas, QgsMessageBar, QgsRubberBand
+from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtGui import QColor, QHideEvent, QShowEvent
+from qgis.PyQt.QtWidgets import (
+    QAction,
+    QDialog,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QScrollArea,
+    QTextBrowser,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...backend.protocol import JobSummary, Progress
+from ..core import settings
+from ..core.backend_client import session_client
+from ..core.backend_process import BackendState
+from ..core.cost import REFUSED, WARNING, cost_of
+from ..core.history import add_to_history, python_command, terminal_command
+from ..core.layers import own_pixel_size
+from ..core.live import LiveLayer
+from ..core.models import card_of
+from ..core.output_names import in_the_way
+from ..core.planner import Planner, algorithm
+from ..core.preview import Preview
+from ..core.results import add_results
+from ..core.runs import Run
+from ..core.styles import result_renderer
+from ..core.translate import tr
+from .backend_box import BackendBox
+from .before_after import BeforeAfter
+from .icons import icon
+from .job_form import JobForm
+from .run_box import RunBox
+
+STATE = "dock"
+PREVIEW_PAUSE_MS = 500
+COLOURS = {WARNING: "#b36b00", REFUSED: "#c00000"}
+
+
+class GenerateDock(QgsDockWidget):
+    """The panel; ``results_added`` gives the layers of a finished run and their source."""
+
+    results_added = pyqtSignal(list, object)
+
+    def __init__(self, window: QWidget, canvas: QgsMapCanvas, messages: QgsMessageBar) -> None:
+        super().__init__(tr("Generate higher resolution"), window)
+        self.setObjectName("MetaEarthGenerate")
+        self.canvas, self.messages = canvas, messages
+        self.runs: List[Run] = []
+        self._algorithm = algorithm()
+        self._preview: Optional[Preview] = None
+        self._last: Optional[Dict[str, Any]] = None
+        self._planner = Planner(self)
+        self._planner.planned.connect(self._planned)
+        self._planner.refused.connect(self._refused)
+        self._preview_timer = QTimer(self)
+        self._preview_timer.setSingleShot(True)
+        self._preview_timer.timeout.connect(self.make_preview)
+        self._build()
+        self._band = QgsRubberBand(self.canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
+        self._band.setStrokeColor(QColor(230, 90, 0))
+        self._band.setFillColor(QColor(230, 90, 0, 30))
+        self._band.setWidth(2)
+        self.form.show_values(json.loads(settings.read(STATE, "{}")))
+        client = session_client()
+        client.state_changed.connect(self._backend_changed)
+        client.logged.connect(self.backend_box.add_line)
+        self._backend_changed(client.state)
+
+    def _build(self) -> None:
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        self.form = JobForm(self._algorithm, self.canvas, inside)
+        self.form.changed.connect(self._changed)
+        self.form.card_wanted.connect(self.show_card)
+        self.cost_label = QLabel(self)
+        self.cost_label.setWordWrap(True)
+        self.cost_label.setAccessibleName(tr("Cost"))
+        self.cost_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.run_box = RunBox(self)
+        self.run_box.run_asked.connect(self.run)
+        self.run_box.stop_asked.connect(self.stop)
+        self.backend_box = BackendBox(self)
+        for widget in (self.form, self._build_preview(inside)):
+            layout.addWidget(widget)
+        layout.addStretch(1)
+        area = QScrollArea(self)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inside)
+        whole = QWidget(self)
+        below = QVBoxLayout(whole)
+        below.setContentsMargins(0, 0, 0, 6)
+        below.addWidget(area, 1)
+        below.addWidget(self.cost_label)
+        below.addLayout(self._build_tools(whole))
+        below.addWidget(self.run_box)
+        below.addWidget(self.backend_box)
+        self.setWidget(whole)
+
+    def _build_preview(self, parent: QWidget) -> QWidget:
+        box = QgsCollapsibleGroupBox(tr("Preview at the middle of the map"), parent)
+        layout = QVBoxLayout(box)
+        self.picture = BeforeAfter(box)
+        self.preview_button = QPushButton(tr("Preview"), box)
+        self.preview_button.setToolTip(tr("Make one window of the result now; another seed or model renews it."))
+        self.preview_button.clicked.connect(self.make_preview)
+        layout.addWidget(self.picture)
+        layout.addWidget(self.preview_button)
+        return box
+
+    def _build_tools(self, parent: QWidget) -> QHBoxLayout:
+        self._tools = QHBoxLayout()
+        copy = QToolButton(parent)
+        copy.setText(tr("Copy as"))
+        copy.setIcon(icon("mActionEditCopy.svg"))
+        copy.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        copy.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        copy.setToolTip(tr("Copy this job, or the last run, as a command."))
+        menu = QMenu(copy)
+        self.copy_python = menu.addAction(tr("Python command"))
+        self.copy_python.triggered.connect(partial(self._copy, python_command))
+        self.copy_terminal = menu.addAction(tr("qgis_process command"))
+        self.copy_terminal.triggered.connect(partial(self._copy, terminal_command))
+        copy.setMenu(menu)
+        self._tools.addWidget(copy)
+        self._tools.addStretch(1)
+        return self._tools
+
+    def add_tool(self, action: QAction) -> None:
+        """A button for an action that concerns results."""
+        button = QToolButton(self)
+        button.setDefaultAction(action)
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self._tools.addWidget(button)
+
+    def show_layer(self, layer: Optional[QgsRasterLayer]) -> None:
+        """Choose the source."""
+        if isinstance(layer, QgsRasterLayer):
+            self.form.layer_box.setLayer(layer)
+
+    def parameters(self) -> Dict[str, Any]:
+        """The algorithm's parameters without OUTPUT."""
+        return self.form.parameters()
+
+    # Cost
+
+    def _changed(self) -> None:
+        self._show_extent()
+        if self.isVisible() and self.form.layer():
+            self.run_box.set_ready(False, tr("The cost is being worked out."))
+            self._planner.plan(self.parameters())
+            if self.picture.share and self._preview:
+                self._preview_timer.start(PREVIEW_PAUSE_MS)
+        elif not self.form.layer():
+            self._refused(tr("Load a raster layer first."))
+
+    def _planned(self, summary: JobSummary, tiles: int) -> None:
+        cost = cost_of(summary, settings.limits())
+        text = cost.text
+        if tiles:
+            text = tr("About {} tiles are read from the service first.").format(tiles) + "\n" + text
+        native = self.form.pixel_size_m()
+        if native:
+            sizes = [stage.pixel_size_m for stage in summary.stages]
+            first = sizes[0] * 4
+            self.form.show_resolutions([native, *([first] if abs(first / native - 1) > 1e-6 else []), *sizes])
+        self._show_cost(text, cost.level)
+        self.run_box.set_ready(cost.level != REFUSED, "" if cost.level != REFUSED else text)
+
+    def _refused(self, sentence: str) -> None:
+        self._show_cost(sentence, REFUSED)
+        self.run_box.set_ready(False, sentence)
+
+    def _show_cost(self, text: str, level: str) -> None:
+        self.cost_label.setStyleSheet(f"color: {COLOURS[level]}" if level in COLOURS else "")
+        self.cost_label.setText(text)
+
+    def _show_extent(self) -> None:
+        """The extent on the map."""
+        self._band.reset(QgsWkbTypes.GeometryType.PolygonGeometry)
+        layer, extent = self.form.layer(), self.form.extent()
+        if layer and extent and self.isVisible():
+            geometry = QgsGeometry.fromRect(extent).densifyByCount(10)
+            self._band.setToGeometry(geometry, layer.crs())
+
+    # Preview
+
+    def make_preview(self) -> None:
+        """One window of the job at the middle of the map."""
+        layer = self.form.layer()
+        if layer is None:
+            return
+        if self._preview:
+            self._preview.stop()
+        self.preview_button.setText(tr("Preview is being made…"))
+        self._preview = Preview(layer, self.parameters(), self.form.bands() or None, self)
+        self._preview.made.connect(self._show_preview)
+        self._preview.failed.connect(self._preview_failed)
+        transform = QgsCoordinateTransform(self.canvas.mapSettings().destinationCrs(), layer.crs(),
+                                           QgsProject.instance())
+        try:
+            centre = transform.transform(self.canvas.center())
+        except QgsCsException:
+            centre = layer.extent().center()
+        if not (self.form.extent() or layer.extent()).contains(centre):
+            centre = (self.form.extent() or layer.extent()).center()
+        size = own_pixel_size(layer)
+        self._preview.start(centre, size[0] if size else self.canvas.mapUnitsPerPixel())
+
+    def _show_preview(self, before: Any, after: Any) -> None:
+        self.preview_button.setText(tr("Preview"))
+        self.picture.show_pair(before, after)
+
+    def _preview_failed(self, sentence: str) -> None:
+        self.preview_button.setText(tr("Preview"))
+        self.picture.clear(sentence)
+
+    # Runs
+
+    def run(self) -> None:
+        """Start the job, or let it wait behind those that run."""
+        output, layer = self.form.output(), self.form.layer()
+        path = output.sink.staticValue()
+        if in_the_way(path):
+            self._refused(tr("{} exists already; choose another name for the result.").format(in_the_way(path)[0]))
+            return
+        parameters = {**self.parameters(), "OUTPUT": output}
+        add_to_history(self._algorithm, parameters)
+        self._last = parameters
+        self._start(algorithm(), parameters, layer.name(), LiveLayer(layer.name(), result_renderer(
+            layer, self.form.bands() or None)))
+        self.form.next_seed()
+
+    def resume(self, folder: str, name: str) -> None:
+        """Finish an interrupted job."""
+        made = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
+        self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None))
+
+    def _start(self, made: Any, parameters: Dict[str, Any], name: str, live: LiveLayer) -> None:
+        run = Run(made, parameters, self)
+        run.feedback.said.connect(self.backend_box.add_line)
+        run.feedback.advanced.connect(partial(self._advanced, run, live))
+        run.finished.connect(partial(self._finished, run, name, self.form.last_only(), self.form.layer()))
+        run.failed.connect(self._failed)
+        run.cancelled.connect(partial(self._ended_with, tr("Cancelled.")))
+        run.ended.connect(live.remove)
+        run.ended.connect(partial(self._forget, run))
+        self.runs.append(run)
+        if len(self.runs) == 1:
+            self.run_box.show_started(0)
+        run.start()
+
+    def stop(self, keep: bool) -> None:
+        """Cancel the job that runs."""
+        if self.runs:
+            self.run_box.show_stopping()
+            self.runs[0].stop(keep)
+
+    def _advanced(self, run: Run, live: LiveLayer, progress: Progress) -> None:
+        if run is self.runs[0] and not run.feedback.isCanceled():
+            self.run_box.show_progress(progress)
+        live.show(progress.mosaic)
+
+    def _finished(self, run: Run, name: str, last_only: bool, source: Optional[QgsRasterLayer],
+                  results: Dict[str, Any]) -> None:
+        layers = add_results(run.context, tr("{} – MetaEarth").format(name), last_only)
+        psnr = results.get("CONSISTENCY")
+        text = tr("Done: {:.3g} m/px, seed {}.").format(results["GROUND_RESOLUTION"], results["SEED"])
+        if psnr is not None:
+            text += " " + tr("Averaged down it equals the source to {:.1f} dB.").format(psnr)
+        self._ended_with("\n".join([text, *run.feedback.warnings]))
+        self.results_added.emit(layers, source)
+
+    def _failed(self, sentence: str) -> None:
+        self._ended_with(sentence)
+        self.messages.pushCritical("MetaEarth", sentence.splitlines()[0])
+
+    def _ended_with(self, text: str) -> None:
+        self._how_it_ended = text
+
+    def _forget(self, run: Run) -> None:
+        self.runs.remove(run)
+        run.deleteLater()
+        self.run_box.show_idle(self._how_it_ended)
+        if self.runs:
+            self.run_box.show_started(0)
+        self._changed()
+
+    def _copy(self, as_text: Any) -> None:
+        parameters = self._last or {**self.parameters(), "OUTPUT": self.form.output_path()}
+        QgsApplication.clipboard().setText(as_text(self._algorithm, parameters))
+
+    # The rest
+
+    def show_card(self, model: str) -> None:
+        """The model's card in a window."""
+        dialog = QDialog(self)
+        dialog.setWindowTitle(tr("Model card: {}").format(model))
+        dialog.resize(720, 600)
+        browser = QTextBrowser(dialog)
+        browser.setOpenExternalLinks(True)
+        browser.setMarkdown(card_of(model, session_client().state.handshake))
+        QVBoxLayout(dialog).addWidget(browser)
+        dialog.show()
+
+    def _backend_changed(self, state: BackendState) -> None:
+        self.backend_box.show_state(state)
+        if state.handshake:
+            self.form.show_models(state.handshake.models)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Work the cost out."""
+        super().showEvent(event)
+        self._changed()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Take the extent off the map."""
+        super().hideEvent(event)
+        self._show_extent()
+
+    def save_state(self) -> None:
+        """Keep what the form shows for the next session."""
+        values = {k: v for k, v in self.parameters().items() if k not in ("INPUT", "EXTENT", "BANDS")}
+        settings.write(STATE, json.dumps(values))
+
+    def close_for_good(self) -> None:
+        """Stop previews and runs (what is finished stays) and take everything off the map."""
+        self.save_state()
+        if self._preview:
+            self._preview.stop()
+        for run in self.runs:
+            run.stop(keep=True)
+        self.canvas.scene().removeItem(self._band)

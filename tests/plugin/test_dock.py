@@ -1,0 +1,285 @@
+"""The panel in real QGIS widgets over the real backend; its model is the tiny one of the tests' data root."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from osgeo import gdal
+from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
+from qgis.gui import QgsMapCanvas, QgsMessageBar
+from qgis.PyQt.QtCore import QPoint, Qt
+from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QMainWindow
+from qgis_support import backend_children, events_until, wait_for, write_raster
+
+
+@pytest.fixture
+def window():
+    window = QMainWindow()
+    window.canvas = QgsMapCanvas(window)
+    window.messages = QgsMessageBar(window)
+    window.setCentralWidget(window.canvas)
+    window.resize(1000, 900)
+    window.show()
+    yield window
+    QgsProject.instance().clear()
+
+
+@pytest.fixture
+def layer(window, scene):
+    return show(window, scene)
+
+
+def show(window, path, name="scene"):
+    layer = QgsRasterLayer(path, name)
+    QgsProject.instance().addMapLayer(layer)
+    window.canvas.setDestinationCrs(layer.crs())
+    window.canvas.setLayers([layer])
+    window.canvas.setExtent(layer.extent())
+    return layer
+
+
+@pytest.fixture
+def dock(module, window, layer):
+    dock = module("plugin.gui.dock").GenerateDock(window, window.canvas, window.messages)
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    dock.form.show_values({"MODEL": "tiny", "STAGES": 1, "SEED": 0})
+    yield dock
+    dock.close_for_good()
+    events_until(lambda: not dock.runs)
+    window.removeDockWidget(dock)
+    dock.deleteLater()
+
+
+def planned(dock):
+    return events_until(lambda: "px of" in dock.cost_label.text() and dock.run_box.run_button.isEnabled())
+
+
+def long_job(dock, window, tmp_path):
+    """Minutes of work for the tiny model."""
+    layer = show(window, write_raster(tmp_path / "large.tif", 400), "large")
+    dock.show_layer(layer)
+    dock.form.advanced.set_values({"STEPS": 900})
+    planned(dock)
+    dock.run()
+    events_until(lambda: "windows" in dock.run_box.label.text())
+
+
+def layers():
+    return sorted(layer.name() for layer in QgsProject.instance().mapLayers().values())
+
+
+def job_folders(folder):
+    return [path.name for path in folder.glob("*.metaearth-job")]
+
+
+def test_the_cost_follows_the_form(dock):
+    planned(dock)
+    assert dock.cost_label.text().startswith("192 × 192 px of 2.5 m")
+    dock.form.stages_box.setValue(2)
+    events_until(lambda: dock.cost_label.text().startswith("768 × 768 px of 0.625 m"))
+    assert dock.form.chain_label.text() == "10 → 2.5 → 0.625 m"
+    dock.form.resolution_box.setValue(2)
+    assert dock.form.stages_box.value() == 1 and dock.parameters()["RESOLUTION"] == 2
+    events_until(lambda: dock.cost_label.text().startswith("240 × 240 px of 2 m"))
+    assert dock.form.chain_label.text() == "10 → 8 → 2 m"
+
+
+def test_parameters_are_the_algorithms(dock, layer):
+    assert dock.parameters() == {"INPUT": layer.id(), "STAGES": 1, "MODEL": "tiny", "SEED": 0}
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
+    dock.form.advanced.set_values({"STEPS": 3, "NOISE": "independent"})
+    found = dock.parameters()
+    assert found["EXTENT"] == "500000,500200,4499800,4500000 [EPSG:32611]"
+    assert (found["STEPS"], found["NOISE"]) == (3, "independent") and "SAMPLES" not in found
+    assert dock.form.extent_label.text() == "0.2 km × 0.2 km"
+    algorithm = QgsApplication.processingRegistry().algorithmById("metaearth:generatehigherresolution")
+    assert set(found) <= {definition.name() for definition in algorithm.parameterDefinitions()}
+
+
+def test_what_cannot_run_says_why(dock, window, tmp_path):
+    layer = show(window, write_raster(tmp_path / "nowhere.tif", 48, epsg=None), "nowhere")
+    dock.show_layer(layer)
+    events_until(lambda: "no coordinate reference system" in dock.cost_label.text())
+    assert not dock.run_box.run_button.isEnabled()
+    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 10})
+    assert planned(dock)
+
+
+def test_a_run_makes_a_group_of_marked_layers(dock, layer, tmp_path):
+    dock.form.stages_box.setValue(2)
+    planned(dock)
+    dock.run()
+    events_until(lambda: not dock.runs)
+    assert dock.run_box.label.text().startswith("Done: 0.625 m/px, seed 0.")
+    group = QgsProject.instance().layerTreeRoot().findGroup("scene – MetaEarth")
+    made = [node.layer() for node in group.findLayers()]
+    assert [made_layer.name() for made_layer in made] == [
+        "scene – 0.625 m, tiny, seed 0 (synthetic)", "scene – 2.5 m, tiny, seed 0 (synthetic)"]
+    assert Path(made[0].source()) == tmp_path / "scene_0.625m_seed0.tif"
+    assert made[0].extent() == layer.extent()
+    assert "synthetic" in made[0].metadata().keywords()["metaearth"]
+    assert "not a measurement" in made[0].customProperty("userNotes")
+    dock.run()
+    events_until(lambda: not dock.runs)
+    assert (tmp_path / "scene_0.625m_seed0_2.tif").exists()
+
+
+def test_the_result_is_styled_like_the_source(dock, window, tmp_path):
+    layer = show(window, write_raster(tmp_path / "deep.tif", 48, dtype=gdal.GDT_UInt16), "deep")
+    renderer = layer.renderer()
+    renderer.setRedBand(3)
+    renderer.setBlueBand(1)
+    before = renderer.redContrastEnhancement().maximumValue()
+    dock.show_layer(layer)
+    planned(dock)
+    dock.run()
+    events_until(lambda: not dock.runs)
+    (made,) = [found for found in QgsProject.instance().mapLayers().values() if "synthetic" in found.name()]
+    assert [made.renderer().redBand(), made.renderer().blueBand()] == [1, 3]
+    assert made.renderer().redContrastEnhancement().maximumValue() == before
+
+
+def test_a_preview_has_the_pixels_of_the_run(dock, window, tmp_path):
+    layer = show(window, write_raster(tmp_path / "wide.tif", 150), "wide")
+    dock.show_layer(layer)
+    planned(dock)
+    dock.make_preview()
+    preview = dock._preview
+    events_until(lambda: dock.picture._after is not None)
+    window_extent, result = preview._extent, gdal.Open(preview._output).ReadAsArray()
+    assert result.shape[1:] == (216, 216) and window_extent.contains(window.canvas.center())
+    dock.run()
+    events_until(lambda: not dock.runs)
+    (made,) = [found for found in QgsProject.instance().mapLayers().values() if "synthetic" in found.name()]
+    col = round((window_extent.xMinimum() - made.extent().xMinimum()) / 2.5)
+    row = round((made.extent().yMaximum() - window_extent.yMaximum()) / 2.5)
+    assert (gdal.Open(made.source()).ReadAsArray(col, row, 216, 216) == result).all()
+
+
+def test_another_seed_renews_the_preview(dock):
+    planned(dock)
+    dock.make_preview()
+    events_until(lambda: dock.picture._after is not None)
+    first = dock.picture._after
+    dock.form.roll()
+    events_until(lambda: dock.picture._after != first)
+
+
+def test_the_line_of_a_preview_moves(dock):
+    dock.picture.resize(200, 200)
+    QTest.keyClick(dock.picture, Qt.Key.Key_Right)
+    assert dock.picture.share == pytest.approx(0.55)
+    QTest.mouseClick(dock.picture, Qt.MouseButton.LeftButton, pos=QPoint(dock.picture.width() // 2 - 60, 20))
+    assert dock.picture.share < 0.5
+
+
+def test_a_cancelled_job_is_kept_or_leaves_nothing(dock, window, tmp_path):
+    long_job(dock, window, tmp_path)
+    dock.run_box.drop_action.trigger()
+    events_until(lambda: not dock.runs)
+    assert dock.run_box.label.text() == "Cancelled." and job_folders(tmp_path) == []
+    dock.run()
+    events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
+    dock.run_box.keep_action.trigger()
+    events_until(lambda: not dock.runs)
+    (folder,) = job_folders(tmp_path)
+    assert layers() == ["large", "scene"]
+    assert any((tmp_path / folder).rglob("blocks/*/*/*.tif"))
+
+
+def test_the_map_fills_while_a_job_runs(dock, window, tmp_path):
+    long_job(dock, window, tmp_path)
+    name = events_until(lambda: [name for name in layers() if "being made" in name])
+    assert name == ["large – being made (synthetic)"]
+    dock.stop(keep=False)
+    events_until(lambda: not dock.runs)
+    assert layers() == ["large", "scene"]
+
+
+def test_jobs_wait_for_each_other(dock):
+    planned(dock)
+    dock.run()
+    dock.run()
+    assert len(dock.runs) == 2
+    events_until(lambda: not dock.runs)
+    assert len([name for name in layers() if "synthetic" in name]) == 2
+
+
+def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, module, window, tmp_path):
+    long_job(dock, window, tmp_path)
+    events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
+    for pid in backend_children(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    events_until(lambda: not dock.runs)
+    assert "stopped unexpectedly" in dock.run_box.label.text()
+    offered = []
+    module("plugin.core.unfinished").ask_unfinished(dock, offered.extend)
+    events_until(lambda: offered)
+    job = next(job for job in offered if job.folder.startswith(str(tmp_path)))
+    dock.resume(job.folder, "large")
+    events_until(lambda: "windows" in dock.run_box.label.text())
+    dock.stop(keep=False)
+    events_until(lambda: not dock.runs)
+    assert job_folders(tmp_path) == []
+
+
+def test_discarded_jobs_are_gone(dock, module, window, tmp_path):
+    long_job(dock, window, tmp_path)
+    events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
+    dock.stop(keep=True)
+    events_until(lambda: not dock.runs)
+    module("plugin.core.unfinished").discard(str(tmp_path / job_folders(tmp_path)[0]), dock)
+    wait_for(lambda: events_until(lambda: not job_folders(tmp_path)), 20)
+
+
+def test_the_last_run_can_be_copied_and_is_in_the_history(dock, layer, scene):
+    planned(dock)
+    dock.run()
+    events_until(lambda: not dock.runs)
+    dock.copy_python.trigger()
+    text = QgsApplication.clipboard().text()
+    assert text.startswith('processing.run("metaearth:generatehigherresolution", {') and scene in text
+    assert "memory" not in text and layer.id() not in text
+    dock.copy_terminal.trigger()
+    text = QgsApplication.clipboard().text()
+    assert text.startswith("qgis_process run metaearth:generatehigherresolution -- ") and f"INPUT={scene}" in text
+
+
+def test_the_form_comes_back_in_the_next_session(dock, module, window):
+    dock.form.seed_box.setValue(99)
+    dock.form.advanced.set_values({"STEPS": 3})
+    dock.save_state()
+    other = module("plugin.gui.dock").GenerateDock(window, window.canvas, window.messages)
+    assert other.parameters()["SEED"] == 99 and other.parameters()["STEPS"] == 3
+    other.close_for_good()
+
+
+def test_tiles_are_counted_before_a_service_is_asked(dock, tiles):
+    QgsProject.instance().addMapLayer(tiles)
+    dock.show_layer(tiles)
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(0, 0, 2e7, 2e7), tiles.crs())
+    events_until(lambda: "source resolution" in dock.cost_label.text())
+    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 50000})
+    events_until(lambda: "tiles are read" in dock.cost_label.text())
+    assert "1600 × 1600 px" in dock.cost_label.text()
+
+
+def test_every_widget_has_a_name_for_screen_readers(dock, module):
+    from qgis.PyQt.QtWidgets import QAbstractSpinBox, QComboBox, QToolButton
+
+    for kind in (QAbstractSpinBox, QComboBox):
+        for widget in dock.form.findChildren(kind):
+            if widget.parent() in (dock.form, *dock.form.findChildren(type(dock.form.advanced))):
+                assert widget.accessibleName(), widget
+    for button in dock.form.findChildren(QToolButton):
+        if button.parent() is dock.form:
+            assert button.accessibleName()
+
+
+def test_the_card_of_a_model_is_shown(dock, module):
+    planned(dock)
+    card = module("plugin.core.models").card_of(
+        "metaearth-lite", module("plugin.core.backend_client").session_client().state.handshake)
+    assert card.startswith("# ")
