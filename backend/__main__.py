@@ -159,8 +159,14 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """List the installed models."""
+    """List the installed models, after adding or removing one."""
     from backend.models.bundle import list_bundles
+    from backend.models.store import add_model, remove_model
+
+    if arguments.remove:
+        remove_model(arguments.remove)
+    if arguments.add:
+        add_model(arguments.add, arguments.sha256)
 
     for bundle in list_bundles():
         finest, coarsest = bundle.config.ground_resolution_m
@@ -220,7 +226,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--side", type=int, default=4096, choices=(1024, 2048, 4096), help="pixels a side in part seams")
     verb.set_defaults(run=bench)
 
-    verb = verbs.add_parser("models", help="list the installed models")
+    verb = verbs.add_parser("models", help="list the installed models, add one or remove one")
+    verb.add_argument("--add", metavar="SOURCE", help="a bundle's folder, or hub:owner/name@REVISION")
+    verb.add_argument("--sha256", default="", help="SHA-256 of the added model's weights; needed for a hub")
+    verb.add_argument("--remove", metavar="ID", help="delete one of your own models")
     verb.set_defaults(run=models)
     return parser
 

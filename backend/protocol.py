@@ -14,6 +14,10 @@ resume         ``{"folder": "..."}``                              `JobResult` of
 inspect        ``{"input": "..."}``                               `RasterInfo`
 unfinished     ``{}``                                             `UnfinishedJobs` that nobody works on
 discard        ``{"folder": "..."}``                              ``{}``; the unfinished job there is deleted
+models         ``{}``                                             `Models`
+add_model      ``{"source": "...", "sha256": "..."}``             `Models`, the added one among them
+remove_model   ``{"id": "..."}``                                  `Models`, without it
+cluster        ``{"executor": "tcp://..."}``                      `ClusterInfo`
 cancel         ``{"id": 3, "keep": true}``                        none; the cancelled request ends in an error
 shutdown       ``{}``                                             ``{}``, then the process ends
 =============  =================================================  ==========================================
@@ -233,6 +237,27 @@ class ModelInfo:
     has_weights: bool
     ground_resolution_m: List[float]
     licence: str
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that there are."""
+
+    models: List[ModelInfo]
+
+    @classmethod
+    def from_dict(cls, values: Dict[str, Any]) -> Models:
+        """The models in a message."""
+        return cls([ModelInfo(**m) for m in values["models"]])
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """What answers at an executor's address."""
+
+    address: str
+    workers: int
+    threads: int
 
 
 @dataclass(frozen=True)

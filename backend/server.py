@@ -22,6 +22,7 @@ from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
 from backend.models.bundle import list_bundles
+from backend.models.store import add_model, remove_model
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 
 GRACE_SECONDS = 10.0
@@ -103,6 +104,10 @@ class Server:
             "inspect": self._inspect,
             "unfinished": lambda id_, params: protocol.UnfinishedJobs(unfinished_jobs()),
             "discard": self._discard,
+            "models": lambda id_, params: known_models(),
+            "add_model": self._add_model,
+            "remove_model": self._remove_model,
+            "cluster": self._cluster,
         }
         if method not in methods:
             return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
@@ -129,17 +134,6 @@ class Server:
                 f"{protocol.PROTOCOL_VERSION}). Set the backend up again."
             )
         device = choose_device("auto")
-        found = [
-            ModelInfo(
-                b.config.id,
-                b.config.title,
-                str(b.folder),
-                b.has_weights,
-                list(b.config.ground_resolution_m),
-                b.config.licence,
-            )
-            for b in list_bundles()
-        ]
         return Handshake(
             protocol.PROTOCOL_VERSION,
             protocol.ENGINE_VERSION,
@@ -147,7 +141,7 @@ class Server:
             device,
             device_name(device),
             device_memory_bytes(device),
-            found,
+            known_models().models,
         )
 
     def _inspect(self, id_: Any, params: dict[str, Any]) -> protocol.RasterInfo:
@@ -164,6 +158,19 @@ class Server:
 
     def _discard(self, id_: Any, params: dict[str, Any]) -> None:
         JobDirectory(Path(str(params.get("folder") or "")).absolute()).discard()
+
+    def _add_model(self, id_: Any, params: dict[str, Any]) -> protocol.Models:
+        add_model(str(params.get("source") or ""), str(params.get("sha256") or ""))
+        return known_models()
+
+    def _remove_model(self, id_: Any, params: dict[str, Any]) -> protocol.Models:
+        remove_model(str(params.get("id") or ""))
+        return known_models()
+
+    def _cluster(self, id_: Any, params: dict[str, Any]) -> protocol.ClusterInfo:
+        from backend.jobs.cluster import describe_cluster  # only those who use a cluster need dask
+
+        return describe_cluster(str(params.get("executor") or ""))
 
     def _hooks(self, id_: Any) -> tuple[Callable[[Progress], None], Callable[[], None]]:
         """(report, check) of a job: its progress goes to the client, its cancel and the session's end come back."""
@@ -194,6 +201,23 @@ class Server:
                 self.answers.flush()
         except (OSError, ValueError):  # the client is gone
             self.closing.set()
+
+
+def known_models() -> protocol.Models:
+    """The models that there are, as a client shows them."""
+    return protocol.Models(
+        [
+            ModelInfo(
+                b.config.id,
+                b.config.title,
+                str(b.folder),
+                b.has_weights,
+                list(b.config.ground_resolution_m),
+                b.config.licence,
+            )
+            for b in list_bundles()
+        ]
+    )
 
 
 def leave(server: Server) -> None:

@@ -12,17 +12,20 @@ from qgis.PyQt.QtCore import QObject, Qt, QTimer
 from qgis.PyQt.QtGui import QIcon
 from qgis.PyQt.QtWidgets import QAction, QPushButton
 
-from ..backend.protocol import UnfinishedJob
+from ..backend.protocol import UnfinishedJob, data_home
 from .core.backend_client import PLUGIN_ROOT, close_session_client, session_client
 from .core.diagnostics import report
+from .core.environment import backend_python
+from .core.installation import needs_update
 from .core.translate import tr
 from .core.unfinished import ask_unfinished, discard
+from .gui.options import OptionsFactory
 from .icons import ICON_PATH
 from .processing.provider import MetaEarthProvider
 
 MENU = "&MetaEarth"
 SAMPLE = PLUGIN_ROOT / "resources" / "sample" / "sentinel2_redclover_rgb_10m.tif"
-UNFINISHED_MS = 3000
+LATER_MS = 3000
 
 
 class MetaEarthPlugin(QObject):
@@ -34,6 +37,7 @@ class MetaEarthPlugin(QObject):
         self.provider: Optional[MetaEarthProvider] = None
         self.dock = None
         self.swipe_tool = None
+        self.setup_dialog = None
         self.actions: List[QAction] = []
 
     def initProcessing(self) -> None:
@@ -50,12 +54,15 @@ class MetaEarthPlugin(QObject):
         self.swipe_action.setCheckable(True)
         self.sample_action = self._action(tr("Open the sample scene"), self.open_sample)
         self.report_action = self._action(tr("Copy a diagnostic report"), self.copy_report)
-        self.actions = [self.action, self.swipe_action, self.sample_action, self.report_action]
+        self.setup_action = self._action(tr("Set up the backend…"), self.set_up)
+        self.actions = [self.action, self.swipe_action, self.sample_action, self.setup_action, self.report_action]
         for action in self.actions:
             self.iface.addPluginToRasterMenu(MENU, action)
         self.iface.addRasterToolBarIcon(self.action)
         self.iface.addCustomActionForLayerType(self.layer_action, "", QgsMapLayerType.RasterLayer, True)
-        QTimer.singleShot(UNFINISHED_MS, self._offer_unfinished)
+        self.options_factory = OptionsFactory(self.set_up)
+        self.iface.registerOptionsWidgetFactory(self.options_factory)
+        QTimer.singleShot(LATER_MS, self._look_around)
 
     def unload(self) -> None:
         """Undo initGui and end the backend."""
@@ -67,6 +74,11 @@ class MetaEarthPlugin(QObject):
             self.iface.removeDockWidget(self.dock)
             self.dock.deleteLater()
             self.dock = None
+        if self.setup_dialog:
+            self.setup_dialog.stop()
+            self.setup_dialog.close()
+            self.setup_dialog = None
+        self.iface.unregisterOptionsWidgetFactory(self.options_factory)
         self.iface.removeCustomActionForLayerType(self.layer_action)
         self.iface.removeRasterToolBarIcon(self.action)
         for action in self.actions:
@@ -78,9 +90,8 @@ class MetaEarthPlugin(QObject):
 
     def open_dock(self) -> None:
         """Show the panel for the layer that is selected in the layer tree."""
-        ready, reason = self._algorithm_ready()
-        if not ready:
-            self.iface.messageBar().pushWarning("MetaEarth", reason)
+        if not backend_python(PLUGIN_ROOT, data_home()).path:
+            self.set_up()
             return
         if self.dock is None:
             from .gui.dock import GenerateDock
@@ -91,6 +102,16 @@ class MetaEarthPlugin(QObject):
             self.iface.addTabifiedDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock, raiseTab=True)
         self.dock.show_layer(self.iface.activeLayer())
         self.dock.setUserVisible(True)
+
+    def set_up(self) -> None:
+        """Show the set-up of the backend's environment."""
+        if self.setup_dialog is None:
+            from .gui.setup_dialog import SetupDialog
+
+            self.setup_dialog = SetupDialog(self.iface.mainWindow())
+            self.setup_dialog.ready.connect(self.open_dock)
+        self.setup_dialog.show()
+        self.setup_dialog.raise_()
 
     def compare(self, wanted: bool) -> None:
         """Show the source left of the pointer, or stop doing so."""
@@ -122,17 +143,18 @@ class MetaEarthPlugin(QObject):
         QgsApplication.clipboard().setText(report(session_client(), {}))
         self.iface.messageBar().pushInfo("MetaEarth", tr("The diagnostic report is on the clipboard."))
 
-    def _algorithm_ready(self):
-        registry = QgsApplication.processingRegistry()
-        return registry.algorithmById(f"{self.provider.id()}:generatehigherresolution").canExecute()
-
     def _results_added(self, layers: list, source: Optional[QgsRasterLayer]) -> None:
         if layers:
             self.iface.setActiveLayer(layers[-1])
 
-    def _offer_unfinished(self) -> None:
-        if self.provider:
-            ask_unfinished(self, self._show_unfinished)
+    def _look_around(self) -> None:
+        """What the user should hear of, once QGIS is there."""
+        if self.provider is None:
+            return
+        if needs_update(PLUGIN_ROOT, data_home()):
+            self.iface.messageBar().pushWarning("MetaEarth", tr(
+                "The backend's environment is of an earlier version: set it up again (Raster > MetaEarth)."))
+        ask_unfinished(self, self._show_unfinished)
 
     def _show_unfinished(self, jobs: List[UnfinishedJob]) -> None:
         """Offer the last interrupted job in the message bar."""

@@ -24,6 +24,7 @@ from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import report_of
 from backend.jobs.worker import Probe
+from backend.protocol import ClusterInfo
 
 try:
     import distributed
@@ -125,19 +126,12 @@ class ClusterExecutor:
         kind, _, count = self.address.partition(":")
         if kind == "local":
             return Client(self._stack.enter_context(local_cluster(int(count), self.plan.device)))
-        try:
-            if "://" in self.address:
-                self._warn_of_open_door()
-                return Client(self.address, timeout=CONNECT_SECONDS)
-            if not Path(self.address).is_file():
-                raise OSError("there is no such file")
-            return Client(scheduler_file=self.address, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls without certificates
-            raise ExecutorError(f"No Dask scheduler answers at {self.address} ({error}).") from error
+        self._warn_of_open_door()
+        return connect(self.address)
 
     def _warn_of_open_door(self) -> None:
         found = urlsplit(self.address)
-        if found.scheme != "tls" and found.hostname not in ("localhost", "127.0.0.1", "::1"):
+        if found.scheme not in ("tls", "") and found.hostname not in ("localhost", "127.0.0.1", "::1"):
             self.warnings.append(
                 f"The connection to {self.address} is neither encrypted nor protected: whoever reaches that port can "
                 "run programs on its workers. Use tls:// on a network that you do not own."
@@ -316,6 +310,25 @@ class ClusterExecutor:
             distributed.wait(ends, timeout=END_SECONDS)
         except (OSError, TimeoutError, CancelledError):
             pass  # the scheduler is gone, or a worker is busy with something else
+
+
+def connect(address: str) -> Client:
+    """A client of the scheduler at tcp://..., tls://... or in a scheduler file; `ExecutorError` if none answers."""
+    try:
+        if "://" in address:
+            return Client(address, timeout=CONNECT_SECONDS)
+        if not Path(address).is_file():
+            raise OSError("there is no such file")
+        return Client(scheduler_file=address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError, TypeError) as error:  # TypeError: tls without certificates
+        raise ExecutorError(f"No Dask scheduler answers at {address} ({error}).") from error
+
+
+def describe_cluster(address: str) -> ClusterInfo:
+    """Who answers at an address."""
+    with connect(address) as client:
+        threads = client.nthreads()
+        return ClusterInfo(address, len(threads), sum(threads.values()))
 
 
 def local_cluster(count: int, device: str) -> SpecCluster:

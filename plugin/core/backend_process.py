@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
@@ -215,7 +216,14 @@ class BackendProcess(QObject):
             if waiting.method in protocol.JOB_METHODS and "result" in message:
                 self._crashes = 0
             waiting.answer(message)
-            self._tell()
+            self._tell(**self._models_in(waiting.method, message))
+
+    def _models_in(self, method: str, message: dict) -> dict:
+        """The change of state that an answer about models is."""
+        if not method.endswith(("models", "_model")) or "result" not in message or not self.state.handshake:
+            return {}
+        models = protocol.Models.from_dict(message["result"]).models
+        return {"handshake": replace(self.state.handshake, models=models)}
 
     @pyqtSlot()
     def _read_log(self) -> None:

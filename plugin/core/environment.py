@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 SETTING = "python.txt"
+READY = "metaearth-ready.json"
+"""In an environment of ours that is complete: what its smoke test told."""
 VARIABLE = "METAEARTH_PYTHON"
 MISSING = (
-    "MetaEarth's backend has no Python environment yet. In a checkout run `make setup`; or name a Python that has"
-    " torch and rasterio: `python3 -m plugin.core.environment --use PATH`, or the environment variable"
-    " METAEARTH_PYTHON."
+    "MetaEarth's backend has no Python environment yet. Choose Raster > MetaEarth > Set up the backend, or run"
+    " `python3 -m plugin.core.environment --set-up` in the plugin's folder (in a checkout: `make setup`)."
 )
 
 
@@ -33,7 +34,7 @@ class BackendPython:
 def backend_python(root: Path, home: Path) -> BackendPython:
     """The first interpreter found: METAEARTH_PYTHON, the saved choice, the environment in ``home``, a checkout's."""
     for path, origin, chosen in _candidates(root, home):
-        if is_interpreter(path):
+        if is_interpreter(path) and (path != interpreter_in(home / "env") or (home / "env" / READY).is_file()):
             return BackendPython(path, f"{path} ({origin})")
         if chosen:
             return BackendPython(None, f"{path}, named by {origin}, is not a Python that can be started.")
@@ -75,21 +76,34 @@ def _saved_choice(home: Path) -> str:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """0 if a backend Python was found or saved, else 1; says which."""
+    """0 if a backend Python was found, saved, made or removed, else 1; says which."""
     # Only this command needs the other side of the door, and it runs where `backend` is a top-level package.
     from backend.protocol import data_home
 
-    parser = argparse.ArgumentParser(prog="plugin.core.environment", description="Finds the backend's Python.")
+    from .installation import Setup, SetupError, remove
+
+    parser = argparse.ArgumentParser(prog="plugin.core.environment",
+                                     description="Finds, makes or removes the Python environment of the backend.")
+    parser.add_argument("--set-up", action="store_true", help="make the environment, or go on with a broken try")
+    parser.add_argument("--torch", metavar="BUILD", help="cpu, cu126 or cu130 instead of what suits the GPU")
+    parser.add_argument("--wheels", metavar="FOLDER", type=Path, help="a folder of wheels instead of the network")
     parser.add_argument("--use", metavar="PATH", type=Path, help="save this Python as the backend's")
+    parser.add_argument("--remove", action="store_true", help="delete the environment and its downloads")
     options = parser.parse_args(arguments)
+    root, home = Path(__file__).resolve().parents[2], data_home()
     try:
+        if options.remove:
+            remove(home)
         if options.use:
-            save_choice(options.use, data_home())
-        found = backend_python(Path(__file__).resolve().parents[2], data_home())
-    except (OSError, ValueError) as error:
+            save_choice(options.use, home)
+        if options.set_up:
+            wheels = options.wheels.resolve() if options.wheels else None
+            Setup(root, home, wheels, lambda line: print(line, flush=True)).run(options.torch)
+        found = backend_python(root, home)
+    except (OSError, ValueError, SetupError) as error:
         found = BackendPython(None, str(error))
     sys.stdout.write(found.sentence + "\n")
-    return 0 if found.path else 1
+    return 0 if found.path or options.remove else 1
 
 
 if __name__ == "__main__":

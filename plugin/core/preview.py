@@ -35,7 +35,7 @@ class Preview(QObject):
         super().__init__(parent)
         self._layer = layer
         self._renderer = result_renderer(layer, bands)
-        self._parameters = {k: v for k, v in parameters.items() if k not in NOT_IN_A_PREVIEW}
+        self._parameters = _of_a_preview(parameters)
         self._folder = Path(tempfile.mkdtemp(prefix="metaearth-preview-"))
         self.destroyed.connect(lambda _=None, folder=self._folder: shutil.rmtree(folder, ignore_errors=True))
         self._run: Optional[Run] = None
@@ -47,10 +47,16 @@ class Preview(QObject):
         parameters = {**self._parameters, "EXTENT": extent_text(here, self._layer.crs())}
         ask_plan(parameters, self, self._generate, self.failed.emit)
 
+    def differs_from(self, parameters: Dict[str, Any]) -> bool:
+        """Whether these parameters make other pixels."""
+        return self._parameters != _of_a_preview(parameters)
+
     def stop(self) -> None:
         """Make nothing any more."""
         if self._run:
-            self._run.stop(keep=False)
+            self._run.abandon(keep=False)
+        for job in self._jobs:
+            job.cancel()
         self.deleteLater()
 
     def _generate(self, summary: JobSummary, tiles: int) -> None:
@@ -59,7 +65,7 @@ class Preview(QObject):
         self._output = str(self._folder / "preview.tif")
         parameters = {**self._parameters, "EXTENT": extent_text(self._extent, self._layer.crs()),
                       "OUTPUT": self._output}
-        self._run = Run(algorithm(), parameters, self)
+        self._run = Run(algorithm(), parameters)
         self._run.finished.connect(self._draw)
         self._run.failed.connect(self.failed)
         self._run.start()
@@ -88,3 +94,7 @@ class Preview(QObject):
             before, after = (job.renderedImage() for job in self._jobs)
             self._jobs = []
             self.made.emit(before, after)
+
+
+def _of_a_preview(parameters: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in NOT_IN_A_PREVIEW}

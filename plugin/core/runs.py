@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Set
 
 from qgis.core import (
     QgsApplication,
@@ -53,8 +53,8 @@ class Run(QObject):
     cancelled = pyqtSignal()
     ended = pyqtSignal()
 
-    def __init__(self, algorithm: QgsProcessingAlgorithm, parameters: Dict[str, Any], parent: QObject) -> None:
-        super().__init__(parent)
+    def __init__(self, algorithm: QgsProcessingAlgorithm, parameters: Dict[str, Any]) -> None:
+        super().__init__()
         self.algorithm, self.parameters = algorithm, parameters
         self.feedback = WatchedFeedback()
         self.context = QgsProcessingContext()
@@ -64,6 +64,7 @@ class Run(QObject):
     def start(self) -> None:
         """Hand the algorithm to the task manager."""
         # QGIS keeps the C++ halves only: algorithm, context and feedback must live as long as the task.
+        _running.add(self)
         self._task = QgsProcessingAlgRunnerTask(self.algorithm, self.parameters, self.context, self.feedback)
         self._task.executed.connect(self._executed)
         QgsApplication.taskManager().addTask(self._task)
@@ -72,7 +73,13 @@ class Run(QObject):
         """Cancel; ``keep`` what is finished, to be resumed, or delete it."""
         self.feedback.stop(keep)
 
+    def abandon(self, keep: bool) -> None:
+        """Cancel, and tell nobody how it ended."""
+        self.blockSignals(True)
+        self.stop(keep)
+
     def _executed(self, successful: bool, results: Dict[str, Any]) -> None:
+        _running.discard(self)
         if successful:
             self.finished.emit(results)
         elif self.feedback.isCanceled():
@@ -80,3 +87,6 @@ class Run(QObject):
         else:
             self.failed.emit(self.feedback.errors[0] if self.feedback.errors else tr("The job failed."))
         self.ended.emit()
+
+
+_running: Set[Run] = set()

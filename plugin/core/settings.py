@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Dict, NamedTuple
 
 from qgis.core import QgsSettings
 
@@ -19,6 +19,12 @@ class Limits(NamedTuple):
 def limits() -> Limits:
     """The user's limits."""
     return Limits(*(float(read(name, default)) for name, default in Limits()._asdict().items()))
+
+
+def from_options() -> Dict[str, str]:
+    """The parameters that the options page decides for all jobs that do not say otherwise."""
+    found = {"DEVICE": read("device", "auto"), "EXECUTOR": read("executor", "")}
+    return {name: value for name, value in found.items() if value not in ("", "auto")}
 
 
 def read(name: str, default: Any) -> Any:

@@ -111,6 +111,7 @@ class GenerateDock(QgsDockWidget):
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inside)
+        area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
         whole = QWidget(self)
         below = QVBoxLayout(whole)
         below.setContentsMargins(0, 0, 0, 6)
@@ -173,7 +174,7 @@ class GenerateDock(QgsDockWidget):
         if self.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
             self._planner.plan(self.parameters())
-            if self.picture.share and self._preview:
+            if self._preview and self._preview.differs_from(self.parameters()):
                 self._preview_timer.start(PREVIEW_PAUSE_MS)
         elif not self.form.layer():
             self._refused(tr("Load a raster layer first."))
@@ -261,7 +262,7 @@ class GenerateDock(QgsDockWidget):
         self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None))
 
     def _start(self, made: Any, parameters: Dict[str, Any], name: str, live: LiveLayer) -> None:
-        run = Run(made, parameters, self)
+        run = Run(made, parameters)
         run.feedback.said.connect(self.backend_box.add_line)
         run.feedback.advanced.connect(partial(self._advanced, run, live))
         run.finished.connect(partial(self._finished, run, name, self.form.last_only(), self.form.layer()))
@@ -304,7 +305,6 @@ class GenerateDock(QgsDockWidget):
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
-        run.deleteLater()
         self.run_box.show_idle(self._how_it_ended)
         if self.runs:
             self.run_box.show_started(0)
@@ -353,5 +353,5 @@ class GenerateDock(QgsDockWidget):
         if self._preview:
             self._preview.stop()
         for run in self.runs:
-            run.stop(keep=True)
+            run.abandon(keep=True)
         self.canvas.scene().removeItem(self._band)

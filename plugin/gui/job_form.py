@@ -42,6 +42,7 @@ from ...backend.protocol import DEFAULT_MODEL, JOB_FIELDS, MAX_SEED, ModelInfo
 from ..core.extents import extent_text, size_text_km
 from ..core.layers import ground_pixel_size_m, own_pixel_size
 from ..core.output_names import first_writable, suggested_output
+from ..core.settings import from_options
 from ..core.target import MAX_STAGES, as_chain, sizes_to, stage_sizes, stages_to
 from ..core.translate import tr
 from .icons import icon
@@ -156,15 +157,16 @@ class JobForm(QWidget):
         self.temporary_box.setToolTip(tr("A file that is deleted when QGIS is closed."))
         self.temporary_box.toggled.connect(self.output_box.setDisabled)
         self.temporary_box.toggled.connect(self._emit)
-        self._row(layout, tr("Result"), self._side_by_side(self.output_box, self.temporary_box),
+        self._row(layout, tr("Result"), self.output_box,
                   tr("GeoTIFF of the last stage; earlier stages go beside it. Empty: a new name beside the project or "
                      "the source."))
-        self.output_box.setAccessibleName(tr("Result"))
         self.output_box.lineEdit().setPlaceholderText(tr("beside the project or the source"))
         self.load_box = QComboBox(self)
         self.load_box.addItem(tr("all stages"), False)
         self.load_box.addItem(tr("the last stage"), True)
-        self._row(layout, tr("Load"), self.load_box, tr("Which results become layers."))
+        self._row(layout, tr("Load"), self._side_by_side(self.load_box, self.temporary_box),
+                  tr("Which results become layers."))
+        self.load_box.setAccessibleName(tr("Load"))
 
     def layer(self) -> Optional[QgsRasterLayer]:
         """The source."""
@@ -195,7 +197,7 @@ class JobForm(QWidget):
         found.update(MODEL=self.model(), SEED=self.seed_box.value(), **self.advanced.values())
         if self.bands():
             found["BANDS"] = self.bands()
-        return found
+        return {**from_options(), **found}
 
     def bands(self) -> List[int]:
         """The chosen bands, none for those that the layer shows."""

@@ -1,75 +1,251 @@
-"""Runs inside a QGIS window (``qgis --code``): looks at what the plugin added, and writes what it saw as JSON."""
+"""Runs inside a QGIS window (``qgis --code``): uses the plugin with mouse and keys, and writes what it saw as JSON.
+
+METAEARTH_TEST_STEPS names the functions below that are called, in order.
+"""
 
 import json
 import os
+import signal
 import time
 import traceback
+from pathlib import Path
 
-from qgis.core import QgsApplication, QgsProject, QgsRasterLayer
-from qgis.PyQt.QtCore import QTimer
-from qgis.PyQt.QtWidgets import QApplication, QMenu
+from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
+from qgis.PyQt.QtCore import QElapsedTimer, QPoint, Qt, QTimer
+from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QAction, QApplication, QMenu, QPushButton
 from qgis.utils import iface, plugins, unloadPlugin
 
 TEXT = "Generate higher resolution…"
+SCREENS = Path(os.environ["METAEARTH_TEST_SCREENS"])
+FOLDER = Path(os.environ["METAEARTH_TEST_FOLDER"])
+LEFT = Qt.MouseButton.LeftButton
+seen = {}
+
+
+class Stall:
+    """The longest time that the event loop was busy, in milliseconds."""
+
+    def __init__(self):
+        self.worst, self.clock, self.timer = 0, QElapsedTimer(), QTimer()
+        self.clock.start()
+        self.timer.timeout.connect(self.tick)
+        self.timer.start(0)
+
+    def tick(self):
+        self.worst = max(self.worst, self.clock.restart())
+
+    def read(self):
+        worst, self.worst = self.worst, 0
+        return worst
+
+
+def until(condition, seconds=120):
+    """What ``condition`` returns once it is true; the event loop runs freely meanwhile."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        QTest.qWait(10)
+    raise TimeoutError(f"{condition.__code__.co_filename}:{condition.__code__.co_firstlineno}")
+
+
+def shot(name):
+    QTest.qWait(300)
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    iface.mainWindow().screen().grabWindow(0).save(str(SCREENS / f"{name}.png"))
+
+
+def timed(action, condition, seconds=120):
+    began = time.monotonic()
+    action()
+    until(condition, seconds)
+    return round(time.monotonic() - began, 2)
+
+
+def click(widget):
+    QTest.mouseClick(widget, LEFT)
+
+
+def dock():
+    return plugins["metaearth"].dock
+
+
+def planned():
+    return until(lambda: "px of" in dock().cost_label.text() and dock().run_box.run_button.isEnabled())
+
+
+def names():
+    return sorted(layer.name() for layer in QgsProject.instance().mapLayers().values())
 
 
 def texts(actions):
     return [action.text() for action in actions]
 
 
-def context_menu():
-    """Texts of the layer's context menu, as a right click would show it."""
-    menu = iface.layerTreeView().menuProvider().createContextMenu()
-    assert isinstance(menu, QMenu)
-    return texts(menu.actions())
-
-
-def dialogs():
-    return [w for w in QApplication.topLevelWidgets() if type(w).__name__ == "AlgorithmDialog" and w.isVisible()]
-
-
-def run(dialog):
-    """Names of the layers and keywords of the new ones after the Run button did its work."""
-    dialog.setParameters({**dialog.createProcessingParameters(), "MODEL": "tiny", "SEED": 7})
-    dialog.runButton().click()
-    end = time.monotonic() + 60
-    while len(QgsProject.instance().mapLayers()) < 2 and time.monotonic() < end:
-        QApplication.processEvents()
-        time.sleep(0.02)
-    layers = QgsProject.instance().mapLayers().values()
-    return {layer.name(): layer.metadata().keywords().get("metaearth", [])[:1] for layer in layers}
-
-
-def look():
-    seen = {"provider": QgsApplication.processingRegistry().providerById("metaearth") is not None}
-    layer = QgsRasterLayer(os.environ["METAEARTH_TEST_SCENE"], "scene")
-    QgsProject.instance().addMapLayer(layer)
-    iface.setActiveLayer(layer)
+def menus():
     submenus = [a.menu() for a in iface.rasterMenu().actions() if a.menu() and "MetaEarth" in a.text()]
-    seen["menu"] = [text for menu in submenus for text in texts(menu.actions())]
-    seen["toolbar"] = TEXT in texts(iface.rasterToolBar().actions())
-    seen["context"] = TEXT in context_menu()
-    plugins["metaearth"].action.trigger()
-    (dialog,) = dialogs()
-    seen["dialog"] = dialog.algorithm().id()
-    seen["input"] = dialog.createProcessingParameters()["INPUT"] == layer.id()
-    seen["layers"] = run(dialog)
-    iface.mainWindow().screen().grabWindow(dialog.winId()).save(os.environ["METAEARTH_TEST_REPORT"] + ".png")
+    context = iface.layerTreeView().menuProvider().createContextMenu()
+    assert isinstance(context, QMenu)
+    return {"provider": QgsApplication.processingRegistry().providerById("metaearth") is not None,
+            "menu": [text for menu in submenus for text in texts(menu.actions())],
+            "toolbar": TEXT in texts(iface.rasterToolBar().actions()), "context": TEXT in texts(context.actions())}
+
+
+def backend():
+    from metaearth.plugin.core.backend_client import session_client
+
+    return session_client().state
+
+
+def open_the_sample():
+    plugins["metaearth"].sample_action.trigger()
+    QTest.qWait(1500)
+    seen["before"] = menus()
+    planned()
+    dock().form.output_box.setFilePath(str(FOLDER / "sample.tif"))
+    shot("1-dock")
+
+
+def draw_an_extent():
+    menu_button = dock().form.extent_box.findChildren(QAction)
+    (draw,) = [action for action in menu_button if "Draw" in action.text()]
+    draw.trigger()
+    canvas = iface.mapCanvas().viewport()
+    middle = canvas.rect().center()
+    QTest.mousePress(canvas, LEFT, pos=middle - QPoint(60, 60))
+    QTest.mouseMove(canvas, middle)
+    QTest.mouseMove(canvas, middle + QPoint(60, 60))
+    QTest.mouseRelease(canvas, LEFT, pos=middle + QPoint(60, 60))
+    until(lambda: dock().form.extent() is not None)
+    seen["drawn"] = dock().form.layer().extent().contains(dock().form.extent())
+    planned()
+    shot("2-extent")
+
+
+def preview():
+    stall = Stall()
+    seen["preview_s"] = timed(lambda: click(dock().preview_button), lambda: dock().picture._after is not None)
+    seen["preview_stall_ms"] = stall.read()
+    shot("3-preview")
+
+
+def small_extent(layer, pixels):
+    size, centre = layer.rasterUnitsPerPixelX() * pixels, layer.extent().center()
+    return QgsRectangle.fromCenterAndSize(centre, size, size)
+
+
+def run():
+    layer = dock().form.layer()
+    dock().form.extent_box.setOutputExtentFromUser(small_extent(layer, 80), layer.crs())
+    iface.mapCanvas().setExtent(small_extent(layer, 90))
+    planned()
+    stall = Stall()
+    seen["warm_s"] = timed(lambda: click(dock().run_box.run_button), lambda: "windows" in dock().run_box.label.text())
+    until(lambda: not dock().runs)
+    seen["run_stall_ms"] = stall.read()
+    seen["result"] = dock().run_box.label.text()
+    seen["layers"] = names()
+    shot("4-result")
+
+
+def compare():
+    plugins["metaearth"].swipe_action.trigger()
+    canvas = iface.mapCanvas().viewport()
+    QTest.qWait(1500)
+    QTest.mouseMove(canvas, canvas.rect().center() + QPoint(-30, 0))
+    QTest.qWait(200)
+    QTest.mouseMove(canvas, canvas.rect().center())
+    shot("5-compare")
+    seen["comparing"] = iface.mapCanvas().mapTool() is plugins["metaearth"].swipe_tool
+    plugins["metaearth"].swipe_action.trigger()
+    seen["compared"] = iface.mapCanvas().mapTool() is plugins["metaearth"].swipe_tool
+
+
+def begin_long():
+    """A job of several minutes, some of it finished."""
+    layer = dock().form.layer()
+    dock().form.extent_box.setOutputExtentFromUser(small_extent(layer, 200), layer.crs())
+    iface.mapCanvas().setExtent(small_extent(layer, 220))
+    dock().form.output_box.setFilePath(str(FOLDER / f"long{time.monotonic_ns()}.tif"))
+    dock().form.stages_box.setValue(2)
+    planned()
+    click(dock().run_box.run_button)
+    until(lambda: any("being made" in name for name in names()))
+
+
+def cancel():
+    stall = Stall()
+    begin_long()
+    QTest.qWait(3000)
+    shot("6-filling")
+    seen["filling_stall_ms"] = stall.read()
+    seen["cancel_s"] = timed(dock().run_box.drop_action.trigger, lambda: not dock().runs)
+    seen["left_by_cancel"] = [path.name for path in FOLDER.glob("*.metaearth-job")]
+
+
+def kill_the_backend():
+    begin_long()
+    os.kill(backend().handshake.pid, signal.SIGKILL)
+    until(lambda: not dock().runs)
+    seen["killed"] = dock().run_box.label.text().splitlines()[0]
+    shot("7-killed")
+
+
+def cold_start():
+    """The backend is dead now: from the click to the first progress."""
+    layer = dock().form.layer()
+    dock().form.extent_box.setOutputExtentFromUser(small_extent(layer, 40), layer.crs())
+    dock().form.stages_box.setValue(1)
+    dock().form.output_box.setFilePath(str(FOLDER / "cold.tif"))
+    planned()
+    os.kill(backend().handshake.pid, signal.SIGKILL)
+    until(lambda: backend().stage == "stopped")
+    seen["cold_s"] = timed(lambda: click(dock().run_box.run_button), lambda: "windows" in dock().run_box.label.text())
+    until(lambda: not dock().runs)
+
+
+def resume_after_reopening():
+    """QGIS was opened again: it offers what the kill interrupted."""
+    button = until(lambda: [b for b in iface.messageBar().findChildren(QPushButton) if b.text() == "Resume"])[0]
+    shot("8-offer")
+    click(button)
+    until(lambda: "windows" in dock().run_box.label.text())
+    shot("9-resumed")
+    dock().stop(keep=False)
+    until(lambda: not dock().runs)
+    seen["left_by_resume"] = [path.name for path in FOLDER.glob("*.metaearth-job")]
+
+
+def work_until_killed():
+    """For a test that kills QGIS itself."""
+    begin_long()
+    (FOLDER / "working").write_text(str(backend().handshake.pid))
+    QTest.qWait(120000)
+
+
+def without_plugin():
+    """The same things done to the map without us: what QGIS itself stalls."""
+    stall = Stall()
+    layer = QgsRasterLayer(str(plugins["metaearth"].sample_action and os.environ["METAEARTH_TEST_SCENE"]), "plain")
+    QgsProject.instance().addMapLayer(layer)
+    QTest.qWait(2000)
+    seen["plain_stall_ms"] = stall.read()
+
+
+def unload():
     seen["unloaded"] = unloadPlugin("metaearth")
-    seen["left"] = {
-        "provider": QgsApplication.processingRegistry().providerById("metaearth") is not None,
-        "menu": [a.text() for a in iface.rasterMenu().actions() if "MetaEarth" in a.text()],
-        "toolbar": TEXT in texts(iface.rasterToolBar().actions()),
-        "context": TEXT in context_menu(),
-    }
-    return seen
+    seen["after"] = menus()
 
 
 def main():
     try:
-        seen = look()
+        for step in os.environ["METAEARTH_TEST_STEPS"].split():
+            globals()[step]()
     except Exception:
-        seen = {"error": traceback.format_exc()}
+        seen["error"] = traceback.format_exc()
+        shot("error")
     with open(os.environ["METAEARTH_TEST_REPORT"], "w", encoding="utf-8") as report:
         json.dump(seen, report)
     # Asks nothing about layers that were not saved.
@@ -77,4 +253,5 @@ def main():
     iface.actionExit().trigger()
 
 
+QApplication.instance().setProperty("metaearth", True)
 QTimer.singleShot(2000, main)

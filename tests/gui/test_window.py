@@ -1,5 +1,8 @@
+"""A real QGIS window under Xvfb, used with mouse and keys; screenshots in build/screens."""
+
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import qgis_support
 
+ENTRIES = ["Generate higher resolution…", "Compare with the source", "Open the sample scene", "Set up the backend…",
+           "Copy a diagnostic report"]
+SCREENS = qgis_support.CHECKOUT / "build" / "screens"
+USE = ("without_plugin open_the_sample draw_an_extent preview run compare cancel cold_start kill_the_backend")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def display():
     """The name of a display of our own."""
     read, write = os.pipe()
@@ -25,18 +33,65 @@ def display():
     server.wait()
 
 
-def test_what_the_plugin_adds_to_the_window_it_takes_away_again(display, tmp_path):
-    home = qgis_support.make_home(tmp_path / "home")
-    variables = {**qgis_support.qgis_variables(tmp_path / "qgis", home), "DISPLAY": display, "QT_QPA_PLATFORM": "xcb",
-                 "METAEARTH_TEST_REPORT": str(tmp_path / "report"),
-                 "METAEARTH_TEST_SCENE": qgis_support.write_raster(tmp_path / "scene.tif", 48)}
-    script = Path(__file__).with_name("in_qgis.py")
-    subprocess.run(["/usr/bin/qgis", "--nologo", "--noversioncheck", "--code", str(script)], env=variables, timeout=180,
-                   capture_output=True)
-    seen = json.loads((tmp_path / "report").read_text(encoding="utf-8"))
-    assert seen == {
-        "provider": True, "menu": ["Generate higher resolution…"], "toolbar": True, "context": True,
-        "dialog": "metaearth:generatehigherresolution", "input": True, "unloaded": True,
-        "layers": {"scene": [], "scene – 2.5 m, tiny, seed 7 (synthetic)": ["synthetic"]},
-        "left": {"provider": False, "menu": [], "toolbar": False, "context": False},
-    }
+class Window:
+    """QGIS with a private profile and data root, which keep what one window leaves for the next."""
+
+    def __init__(self, folder, display):
+        self.folder, self.report = folder, folder / "report"
+        home = qgis_support.make_home(folder / "home")
+        self.variables = {
+            **qgis_support.qgis_variables(folder / "qgis", home), "DISPLAY": display, "QT_QPA_PLATFORM": "xcb",
+            "METAEARTH_TEST_REPORT": str(self.report), "METAEARTH_TEST_SCREENS": str(SCREENS),
+            "METAEARTH_TEST_FOLDER": str(folder),
+            "METAEARTH_TEST_SCENE": qgis_support.write_raster(folder / "scene.tif", 400)}
+
+    def start(self, steps):
+        script = Path(__file__).with_name("in_qgis.py")
+        return subprocess.Popen(["/usr/bin/qgis.bin", "--nologo", "--noversioncheck", "--code", str(script)],
+                                env={**self.variables, "METAEARTH_TEST_STEPS": steps}, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def use(self, steps):
+        """What the steps saw."""
+        self.report.unlink(missing_ok=True)
+        process = self.start(steps)
+        try:
+            process.wait(400)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        return json.loads(self.report.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def window(display, tmp_path_factory):
+    return Window(tmp_path_factory.mktemp("window"), display)
+
+
+def test_an_analyst_uses_the_panel_with_the_lite_model(window):
+    seen = window.use(f"{USE} unload")
+    print(json.dumps({k: v for k, v in seen.items() if k.endswith(("_s", "_ms"))}))
+    assert "error" not in seen, seen["error"]
+    assert seen["before"] == {"provider": True, "menu": ENTRIES, "toolbar": True, "context": True}
+    assert seen["drawn"] and seen["comparing"] and not seen["compared"]
+    assert seen["result"].startswith("Done: 2.5 m/px, seed ")
+    assert any(name.startswith("MetaEarth sample scene – 2.5 m") for name in seen["layers"])
+    assert seen["left_by_cancel"] == []
+    assert "stopped unexpectedly" in seen["killed"]
+    assert seen["unloaded"]
+    assert seen["after"] == {"provider": False, "menu": [], "toolbar": False, "context": False}
+    again = window.use("resume_after_reopening")
+    assert "error" not in again, again["error"]
+    assert again["left_by_resume"] == []
+
+
+def test_a_killed_qgis_leaves_no_backend(window):
+    process = window.start("open_the_sample work_until_killed")
+    try:
+        working = qgis_support.wait_for((window.folder / "working").exists, 120)
+        assert working
+        backend = int((window.folder / "working").read_text())
+    finally:
+        process.kill()  # QGIS alone: its children see their input end
+        process.wait()
+    qgis_support.wait_for(lambda: not qgis_support.is_running(backend), 3)

@@ -47,7 +47,7 @@ def dock(module, window, layer):
     dock.form.show_values({"MODEL": "tiny", "STAGES": 1, "SEED": 0})
     yield dock
     dock.close_for_good()
-    events_until(lambda: not dock.runs)
+    events_until(lambda: not module("plugin.core.runs")._running)
     window.removeDockWidget(dock)
     dock.deleteLater()
 

@@ -25,6 +25,7 @@ def test_order_of_precedence(environment, tmp_path, monkeypatch):
     checkout = python_in(root / ".venv")
     assert environment.backend_python(root, home).path == checkout
     own = python_in(home / "env")
+    (home / "env" / environment.READY).touch()
     assert environment.backend_python(root, home).path == own
     saved = python_in(tmp_path / "saved")
     environment.save_choice(saved, home)

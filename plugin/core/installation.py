@@ -1,0 +1,264 @@
+"""Sets the backend's environment up and takes it away. Standard library only; nothing of QGIS.
+
+All lies under one root, `protocol.data_home()`: ``env`` (the environment), ``bin`` (uv), ``python`` (a Python of uv's
+where the system has none that fits), ``cache`` (downloads, so that a broken set-up goes on), ``logs/setup.log``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess  # nosec B404 - runs uv and the backend's Python
+import sys
+import time
+import urllib.parse
+import urllib.request
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional
+
+from .accelerator import TorchBuild, find_gpu, torch_build
+from .environment import READY, interpreter_in
+
+UV = "0.13.9"
+UV_WHEELS = {
+    ("win32", "AMD64"): ("win_amd64", "sha256:6a44b2ed8111d2f60d2b92627c5dccda3f7ed7570b18ce115e569cd68c28246b"),
+    ("win32", "ARM64"): ("win_arm64", "sha256:eeb92051c2123b9730c46b04cc843cfa4bc7d7b0aec56df431a2215ef4cb0273"),
+    ("darwin", "arm64"): ("macosx_11_0_arm64",
+                          "sha256:66c512266d633bef48384a1f53003f41f2a8e7b36fe6e7fbfd3e0fd52d96fa63"),
+    ("linux", "x86_64"): ("manylinux_2_17_x86_64.manylinux2014_x86_64",
+                          "sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19"),
+    ("linux", "aarch64"): ("manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
+                           "sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe"),
+}
+INDEX = "https://pypi.org/simple"
+TORCH = "torch==2.13.0"
+PYTHON = ">=3.11,<3.14"
+LOCK = "backend.lock"
+CPU_BYTES, CUDA_BYTES = 3_000_000_000, 9_000_000_000
+CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
+SMOKE = """
+import json, sys, torch, rasterio, numpy, safetensors, cattrs, distributed
+device = "cuda" if torch.cuda.is_available() else "cpu"
+sum_ = float(torch.ones(1024, 1024, device=device).matmul(torch.ones(1024, 1, device=device)).sum())
+assert sum_ == 1024 * 1024
+print(json.dumps({"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__,
+                  "python": sys.version.split()[0]}))
+"""
+
+
+class SetupError(Exception):
+    """The environment cannot be made; the message is a sentence for the user."""
+
+
+class SetupCancelled(SetupError):
+    """The user stopped it; what was downloaded stays for the next try."""
+
+
+@dataclass
+class Setup:
+    """One set-up: where, from where, and whom to tell.
+
+    ``root`` holds the package ``backend``; ``wheels`` is a folder of wheels to use instead of the network; ``say`` gets
+    every line; ``cancelled`` is asked often.
+    """
+
+    root: Path
+    home: Path
+    wheels: Optional[Path] = None
+    say: Callable[[str], None] = print
+    cancelled: Callable[[], bool] = lambda: False
+
+    def run(self, build: Optional[str] = None) -> Dict[str, str]:
+        """Make the environment, or go on where an earlier try broke; what its smoke test told.
+
+        ``build`` overrules the probe of the GPU.
+        """
+        chosen = TorchBuild(build, "as asked") if build else torch_build(find_gpu())
+        if chosen.name is None:
+            raise SetupError(chosen.reason)
+        with self._alone():
+            self.tell(f"torch build {chosen.name}: {chosen.reason}")
+            self._check_space(chosen.name)
+            uv = self._uv()
+            self._make(uv)
+            self._install(uv, chosen.name)
+            found = self._smoke_test()
+            if chosen.name.startswith("cu") and found["device"] == "cpu":
+                self.tell("The GPU build does not reach the GPU, so the processor's build is installed. A newer driver "
+                          "usually helps: update it, then set MetaEarth up again.")
+                self._install(uv, "cpu")
+                found = self._smoke_test()
+                chosen = TorchBuild("cpu", "the GPU build did not reach the GPU")
+            stamp = {**found, "build": chosen.name, "reason": chosen.reason, "lock": lock_digest(self.root)}
+            (self.env / READY).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+            self.tell(f"Ready: Python {found['python']}, torch {found['torch']}, on {found['device']}.")
+            return stamp
+
+    @property
+    def env(self) -> Path:
+        """The environment."""
+        return self.home / "env"
+
+    def tell(self, line: str) -> None:
+        """Pass a line on, and keep it in the log, both without credentials."""
+        line = CREDENTIALS.sub(r"\1***@", line.rstrip())
+        log = self.home / "logs" / "setup.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self.say(line)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else sets up in this root meanwhile; a lock that is a day old is a crash's."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = self.home / "setup.lock"
+        if lock.exists() and time.time() - lock.stat().st_mtime > 24 * 3600:
+            lock.unlink()
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            raise SetupError(f"Another set-up is at work. If none is, delete {lock}.") from None
+        except OSError as error:
+            raise SetupError(f"{self.home} cannot be written: {error.strerror}.") from error
+        try:
+            yield
+        finally:
+            lock.unlink()
+
+    def _check_space(self, build: str) -> None:
+        needed, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
+        if free < needed:
+            raise SetupError(f"The environment needs up to {needed / 1e9:.0f} GB in {self.home}, and "
+                             f"{free / 1e9:.1f} GB are free. Free some space, or set METAEARTH_HOME to a folder on "
+                             "another disk.")
+
+    def _uv(self) -> Path:
+        """uv of our version: fetched before, or from the wheels, or from the package index, checked by its hash."""
+        own = self.home / "bin" / ("uv.exe" if sys.platform == "win32" else "uv")
+        if own.is_file() and self._first_line([str(own), "--version"]).startswith(f"uv {UV}"):
+            return own
+        key = (sys.platform, platform.machine())
+        if key not in UV_WHEELS:
+            raise SetupError(f"There is no set-up for {' '.join(key)}; make a Python environment with torch and "
+                             "rasterio yourself and name it with --use.")
+        tag, digest = UV_WHEELS[key]
+        name = f"uv-{UV}-py3-none-{tag}.whl"
+        wheel = self.wheels / name if self.wheels else self.home / "cache" / name
+        if self.wheels is None and not _has_digest(wheel, digest):
+            self._download(name, wheel)
+        if not _has_digest(wheel, digest):
+            raise SetupError(f"{wheel} is missing or damaged.")
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive, archive.open(f"uv-{UV}.data/scripts/{own.name}") as packed:
+            own.write_bytes(packed.read())
+        own.chmod(0o755)
+        return own
+
+    def _download(self, name: str, path: Path) -> None:
+        """A file of the project uv from the package index; proxies are those of the environment."""
+        index = (os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL") or INDEX).rstrip("/") + "/uv/"
+        self.tell(f"Downloading {name}")
+        try:
+            with urllib.request.urlopen(index, timeout=60) as page:  # nosec B310 - what comes is checked by its hash
+                text = page.read().decode("utf-8")
+            links = re.findall(rf'href="([^"]*{re.escape(name)})[#"]', text)
+            if not links:
+                raise ValueError(f"{index} does not list it")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part, url = path.with_suffix(".part"), urllib.parse.urljoin(index, html.unescape(links[0]))
+            with urllib.request.urlopen(url, timeout=60) as stream, part.open("wb") as out:  # nosec B310 - as above
+                shutil.copyfileobj(stream, out)
+            part.replace(path)
+        except (OSError, ValueError) as error:
+            raise SetupError(f"uv cannot be downloaded ({error}). Check the network and the proxy (HTTPS_PROXY), or "
+                             "use a folder of wheels.") from error
+
+    def _make(self, uv: Path) -> None:
+        """The empty environment, unless an earlier try has left it."""
+        (self.env / READY).unlink(missing_ok=True)
+        if not interpreter_in(self.env).is_file():
+            offline = ["--no-python-downloads"] if self.wheels else []
+            self._do([str(uv), "venv", "--python", PYTHON, "--clear", *offline, "env"])
+
+    def _install(self, uv: Path, build: str) -> None:
+        """Everything of the lock, checked by hashes, then the build of torch."""
+        shutil.copyfile(lock_file(self.root), self.home / LOCK)  # paths with spaces break requirement files
+        python = str(interpreter_in(Path("env")))
+        source = ["--no-index", "--find-links", str(self.wheels)] if self.wheels else []
+        command = [str(uv), "pip", "install", "--python", python, *source]
+        self._do([*command, "--require-hashes", "-r", LOCK])
+        self._do([*command, TORCH] if self.wheels else [*command, f"--torch-backend={build}", TORCH])
+
+    def _smoke_test(self) -> Dict[str, str]:
+        """What the new environment tells of itself after it has computed something on the device."""
+        told = self._do([str(interpreter_in(self.env)), "-c", SMOKE])
+        return json.loads(told[-1])
+
+    def _do(self, command: List[str]) -> List[str]:
+        """The lines that a program has written; `SetupError` with its last ones if it failed."""
+        process = subprocess.Popen(command, cwd=self.home, env=self._variables(), text=True,  # nosec B603 - our words
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   encoding="utf-8", errors="replace")
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            self.tell(line)
+            if self.cancelled():
+                process.kill()
+                process.wait()
+                raise SetupCancelled("The set-up was stopped; what is downloaded is kept for the next try.")
+        if process.wait():
+            raise SetupError("The set-up failed: " + CREDENTIALS.sub(r"\1***@", " ".join(lines[-4:])))
+        return lines
+
+    def _variables(self) -> Dict[str, str]:
+        """The environment for uv: everything that it keeps lies under our root."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "QGIS_", "GDAL_", "PROJ_", "QT_"))}
+        for name in ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD"):
+            kept.pop(name, None)
+        cache = self.home / "cache" / "uv"
+        return {**kept, "UV_CACHE_DIR": str(cache), "UV_PYTHON_INSTALL_DIR": str(self.home / "python"),
+                "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
+
+    def _first_line(self, command: List[str]) -> str:
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=20)  # nosec B603 - our own uv
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return told.stdout
+
+
+def remove(home: Path) -> None:
+    """Delete the environment and all that was downloaded for it."""
+    for name in ("env", "python", "bin", "cache"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    (home / LOCK).unlink(missing_ok=True)
+
+
+def lock_file(root: Path) -> Path:
+    """The lock that is shipped with the plugin."""
+    return root / "resources" / LOCK
+
+
+def lock_digest(root: Path) -> str:
+    """What tells one lock from another."""
+    return hashlib.sha256(lock_file(root).read_bytes() + TORCH.encode()).hexdigest()[:16]
+
+
+def needs_update(root: Path, home: Path) -> bool:
+    """Whether the environment was made from another lock than the plugin's."""
+    stamp = home / "env" / READY
+    return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")).get("lock") != lock_digest(root)
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" == digest

@@ -1,0 +1,53 @@
+"""The user's own models: verified before they are there."""
+
+import hashlib
+import shutil
+
+import pytest
+
+from backend.errors import ModelError
+from backend.models.bundle import find_bundle, list_bundles
+from backend.models.store import add_model, remove_model
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path / "home"))
+
+
+def ids():
+    return [bundle.config.id for bundle in list_bundles()]
+
+
+def test_a_folder_is_verified_copied_and_removed(home, small_model):
+    digest = hashlib.sha256(small_model.weights.read_bytes()).hexdigest()
+    added = add_model(str(small_model.folder), digest)
+    assert added.sha256() == small_model.sha256() and added.folder != small_model.folder
+    assert find_bundle("small").folder == added.folder
+    with pytest.raises(ModelError, match="already"):
+        add_model(str(small_model.folder))
+    remove_model("small")
+    assert "small" not in ids()
+    with pytest.raises(ModelError, match="none of your own"):
+        remove_model("metaearth-lite")
+    with pytest.raises(ModelError, match="none of your own"):
+        remove_model("../models/small")
+
+
+def test_damaged_and_other_weights_are_refused(home, small_model, tmp_path):
+    with pytest.raises(ModelError, match="SHA-256 differs"):
+        add_model(str(small_model.folder), "0" * 64)
+    broken = tmp_path / "broken"
+    shutil.copytree(small_model.folder, broken)
+    (broken / "model.safetensors").write_bytes(small_model.weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        add_model(str(broken))
+    assert "small" not in ids()
+
+
+def test_a_hub_must_be_pinned(home):
+    for source in ("hub:owner/name", "hub:owner/name@main", "https://example.org/model"):
+        with pytest.raises(ModelError, match="not pinned"):
+            add_model(source)
+    with pytest.raises(ModelError, match="64 hexadecimal digits"):
+        add_model("hub:owner/name@" + "a" * 40)
