@@ -25,6 +25,8 @@ def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, .
             options["dest"] = field.name
         if field.kind == "extent":
             options.update(nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
+        elif field.kind == "range":
+            options.update(nargs=2, metavar=("LOW", "HIGH"))
         elif field.kind == "bands":
             options.update(nargs="+", metavar="BAND")
         elif field.kind == "choice":

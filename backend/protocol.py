@@ -53,6 +53,11 @@ JOB_METHODS = ("generate", "resume")
 DEFAULT_MODEL = "metaearth-lite"
 MAX_SEED = 2147483647
 
+ANCHOR_TAG = "METAEARTH_ANCHOR"
+"""In the copy of a layer that is no file: row and column of its first pixel on the layer's own endless grid."""
+ANCHOR_STEP = 56
+"""Both are multiples of this, so that the windows of usual models (224 result pixels apart) lie alike in all copies."""
+
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
                   "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")
 """GDAL formats that the backend opens: only data, none of them runs code or opens addresses. QGIS copies others."""
@@ -66,8 +71,8 @@ class FieldError(ValueError):
 class JobField:
     """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
 
-    ``kind`` is raster, destination, folder, extent, bands, integer, number, choice or text. ``default`` None means
-    "not given". ``unit`` and ``label`` are for people.
+    ``kind`` is raster, destination, folder, extent, bands, range, integer, number, choice or text. ``default`` None
+    means "not given". ``unit`` and ``label`` are for people.
     """
 
     name: str
@@ -118,6 +123,11 @@ class JobField:
             if len(extent) != 4 or not all(abs(v) < 1e300 for v in extent):
                 raise FieldError(f"{self.label} needs four finite numbers: XMIN YMIN XMAX YMAX.")
             return extent
+        if self.kind == "range":
+            low, high = (float(v) for v in (value.split(",") if isinstance(value, str) else value))
+            if not -1e300 < low < high < 1e300:
+                raise FieldError(f"{self.label} needs two numbers, the lower one first.")
+            return [low, high]
         if self.kind == "bands":
             bands = [int(str(v)) for v in value]
             if not bands:
@@ -148,6 +158,9 @@ JOB_FIELDS: Tuple[JobField, ...] = (
     JobField("model", "text", "Model", "Id of an installed model, or the folder of a model bundle.",
              default=DEFAULT_MODEL),
     JobField("bands", "bands", "Bands", "One band, or three for red, green and blue. Empty: as the raster is shown."),
+    JobField("stretch", "range", "Stretch",
+             "The two source values that become black and white for the network, and back. Empty: 8-bit data as they"
+             " are, others from the whole layer's percentiles.", advanced=True),
     JobField("seed", "integer", "Seed", "The same seed gives the same pixels; another seed, another plausible detail.",
              default=0, minimum=0, maximum=MAX_SEED),
     JobField("sampler", "choice", "Sampler", "How noise becomes an image. auto: what the model was tuned for.",
@@ -197,6 +210,7 @@ class Job:
     resolution: Optional[float] = None
     model: str = DEFAULT_MODEL
     bands: Optional[List[int]] = None
+    stretch: Optional[List[float]] = None
     seed: int = 0
     sampler: str = "auto"
     steps: Optional[int] = None

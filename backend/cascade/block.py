@@ -37,6 +37,8 @@ class StageSettings:
     seed: int
     noise: str
     consistency: float
+    first_window: Place = (0, 0)
+    """What window (0, 0) is on the layer that the source was copied from: noise is a function of place there."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class BlockRenderer:
         crop = self.read(self.geometry.input_crop(row, col))
         if not crop.valid.any():
             return None
+        row, col = row + s.first_window[0], col + s.first_window[1]
         return fill_holes(crop), window_noise(s.noise, s.seed, s.stage, self.geometry.lattice, row, col, 3)
 
     def _add(self, total: Values, region: Region, values: Values, row: int, col: int) -> None:

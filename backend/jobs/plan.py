@@ -35,7 +35,7 @@ from backend.protocol import (
 )
 from backend.raster.grid import Grid, Region, crs_name, pixel_sides_m
 from backend.raster.source import RasterSource
-from backend.raster.stretch import Stretch
+from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.lattice import Lattice, paper_lattice
 
 MAX_PIXELS = 400_000_000_000
@@ -66,6 +66,8 @@ class JobPlan:
     model_sha256: str
     source: dict[str, list[int]]
     resample_to_m: float | None
+    anchor: tuple[int, int] | None
+    """Where the source lies on the grid of the layer that it was copied from; see `RasterSource.anchor`."""
     stretch: Stretch
     bands: int
     dtype: str
@@ -104,6 +106,7 @@ class JobPlan:
             "nodata": str(self.nodata),
             "pixel_size_m": self.source_grid.pixel_size_m,
             "resample_to_m": self.resample_to_m,
+            "anchor": self.anchor,
             "bands": self.job.bands,
             "stretch": dataclasses.asdict(self.stretch),
             "area": dataclasses.asdict(self.area),
@@ -257,13 +260,17 @@ def make_plan(job: Job) -> JobPlan:
         stages, resample_to_m = _stages(job, native_m, network.scale)
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
         area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
-        stretch, grid, bands = source.stretch(), source.grid, source.out_bands
+        grid, bands = source.grid, source.out_bands
+        stretch = source.stretch() if job.stretch is None else even_stretch(*job.stretch, bands)
+        anchor = source.anchor() if resample_to_m is None else None
         dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
         files = source.files()
     lattice = (
         paper_lattice(network.tile) if job.overlap == "paper" else Lattice(network.tile, profile.margin, profile.ramp)
     )
     geometry = WindowGeometry(lattice, network.scale, network.context)
+    if anchor and any(n * network.scale % lattice.stride for n in anchor):
+        anchor = None
     job = with_absolute_paths(job)
     paths = _result_paths(job, stages)
     _check_outputs(paths, files)
@@ -284,6 +291,7 @@ def make_plan(job: Job) -> JobPlan:
         sha256,
         fingerprint,
         resample_to_m,
+        anchor,
         stretch,
         bands,
         dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -148,16 +149,24 @@ class Renderer:
             before = plan.stages[stage - 2]
             mosaic = self.directory.folder / halo_name(sample, stage - 1)
             read = self._stage_stack.enter_context(Mosaic(mosaic, before.grid, before.region, plan.bands)).read
+        size_m, anchor, geometry = plan.stages[stage - 1].grid.pixel_size_m, plan.anchor, plan.geometry
+        first = [n * geometry.scale**stage // geometry.lattice.stride for n in anchor or (0, 0)]
         settings = StageSettings(
             stage,
-            plan.geometry,
+            geometry,
             plan.stretch,
-            plan.stages[stage - 1].grid.pixel_size_m,
+            size_m if anchor is None else rounded_resolution_m(size_m),
             plan.job.seed + sample - 1,
             plan.job.noise,
             plan.job.consistency,
+            (first[0], first[1]),
         )
         return BlockRenderer(self.engine, read, settings, plan.bands, self.after_window)
+
+
+def rounded_resolution_m(size_m: float) -> float:
+    """The nearest power of the fourth root of two: copies of one layer have almost, not quite, the same resolution."""
+    return 2.0 ** (round(4 * math.log2(size_m)) / 4)
 
 
 def halo_name(sample: int, stage: int) -> str:

@@ -20,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from backend.errors import InputError, MissingCrsError
-from backend.protocol import RASTER_DRIVERS
+from backend.protocol import ANCHOR_TAG, RASTER_DRIVERS
 from backend.raster.grid import Grid, Region, ground_resolution_m
 from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
 
@@ -218,6 +218,11 @@ class RasterSource:
         shape = (max(1, round(self.grid.height / factor)), max(1, round(self.grid.width / factor)))
         sample = self._read_inside(self.grid.region, shape)
         return percentile_stretch(sample.values, sample.valid)
+
+    def anchor(self) -> tuple[int, int] | None:
+        """Row and column of the first pixel on the grid of the layer that this is a copy of; None if it is none."""
+        parts = self._file.tags().get(ANCHOR_TAG, "").split()
+        return (int(parts[0]), int(parts[1])) if len(parts) == 2 else None
 
     def files(self) -> list[str]:
         """The files that the raster is made of: itself, sidecars, and what a VRT refers to."""

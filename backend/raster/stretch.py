@@ -44,6 +44,11 @@ def identity_stretch(bands: int) -> Stretch:
     return Stretch((0.0,) * bands, (255.0,) * bands)
 
 
+def even_stretch(low: float, high: float, bands: int) -> Stretch:
+    """The same two values for every band."""
+    return Stretch((low,) * bands, (high,) * bands)
+
+
 def percentile_stretch(values: Values, valid: NDArray[np.bool_], low: float = 0.5, high: float = 99.5) -> Stretch:
     """Per band, percentiles of the valid pixels of (bands, rows, cols)."""
     if not valid.any():

@@ -34,11 +34,12 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import Qt
 
-from ...backend.protocol import RASTER_DRIVERS
+from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS
 from .translate import tr
 
-SNAP_PIXELS = 64
-MARGIN_PIXELS = 32
+SNAP_PIXELS = ANCHOR_STEP
+# A window at the extent's border reads up to 72 pixels beyond it, and those of an earlier stage 24 more.
+MARGIN_PIXELS = 96
 STALE_SECONDS = 7 * 24 * 3600
 IMAGE_TYPES = (Qgis.DataType.ARGB32, Qgis.DataType.ARGB32_Premultiplied)
 
@@ -67,11 +68,13 @@ class LayerSource:
 
 @dataclass(frozen=True)
 class SnapshotGrid:
-    """Extent and size of a snapshot in pixels."""
+    """Extent and size of a snapshot in pixels; ``col`` and ``row`` are its first pixel's on the layer's grid."""
 
     extent: QgsRectangle
     cols: int
     rows: int
+    col: int = 0
+    row: int = 0
 
 
 def layer_source(layer: QgsRasterLayer) -> LayerSource:
@@ -124,7 +127,7 @@ def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optio
         first_row, last_row = max(first_row, 0), min(last_row, round(source.extent.height() / size_y))
     bounds = QgsRectangle(left + first_col * size_x, top - last_row * size_y,
                           left + last_col * size_x, top - first_row * size_y)
-    return SnapshotGrid(bounds, last_col - first_col, last_row - first_row)
+    return SnapshotGrid(bounds, last_col - first_col, last_row - first_row, first_col, first_row)
 
 
 def tile_count(grid: SnapshotGrid) -> int:
@@ -161,6 +164,7 @@ def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     extent = grid.extent
     dataset.SetGeoTransform((extent.xMinimum(), extent.width() / grid.cols, 0,
                              extent.yMaximum(), 0, -extent.height() / grid.rows))
+    dataset.SetMetadataItem(ANCHOR_TAG, f"{grid.row} {grid.col}")
     return path
 
 
@@ -213,10 +217,16 @@ def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
     if outcome != QgsRasterFileWriter.WriterError.NoError:
         raise LayerError(tr("The pixels of the layer {} cannot be copied to {}. {}").format(
             source.name, path, " ".join(progress.errors())))
+    _anchor(path, grid)
     if provider.dataType(1) in IMAGE_TYPES and _is_blank(path):
         raise LayerError(tr("The layer {} gave no picture for this extent. Check that it can be reached, and that it "
                             "has data there.").format(source.name))
     return path
+
+
+def _anchor(path: str, grid: SnapshotGrid) -> None:
+    """Write into a copy where it lies on the layer's grid, so that every copy of a place gets the same detail."""
+    gdal.Open(path, gdal.GA_Update).SetMetadataItem(ANCHOR_TAG, f"{grid.row} {grid.col}")
 
 
 def _is_blank(path: str) -> bool:

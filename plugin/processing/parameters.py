@@ -14,6 +14,7 @@ from qgis.core import (
     QgsProcessingParameterExtent,
     QgsProcessingParameterFile,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRange,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterString,
@@ -24,7 +25,7 @@ from ...backend.protocol import FieldError, JobField
 from ..core.translate import tr
 
 Values = Dict[str, Any]
-SCALAR_KINDS = ("integer", "number", "choice", "text", "folder")
+SCALAR_KINDS = ("integer", "number", "choice", "text", "folder", "range")
 
 
 def parameter_of(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
@@ -83,6 +84,11 @@ def _number(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
     return parameter
 
 
+def _range(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterRange(field.parameter, tr(field.label), QgsProcessingParameterNumber.Type.Double,
+                                       optional=not field.required)
+
+
 def _choice(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
     return QgsProcessingParameterEnum(field.parameter, tr(field.label), options=list(field.choices),
                                       defaultValue=field.default, usesStaticStrings=True)
@@ -94,7 +100,7 @@ def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 _MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] = {
     "raster": _raster, "destination": _destination, "folder": _folder, "extent": _extent, "bands": _bands,
-    "integer": _number, "number": _number, "choice": _choice, "text": _text,
+    "range": _range, "integer": _number, "number": _number, "choice": _choice, "text": _text,
 }
 
 

@@ -1,4 +1,5 @@
 import gc
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,23 @@ def test_an_xyz_layer_is_copied_first_and_its_copy_deleted(tiles, home):
     assert dataset.GetGeoTransform()[1] == 5000
     assert dataset.GetMetadata()["METAEARTH_SOURCE"] == "tiles.tif"
     assert not list((home / "snapshots").iterdir())
+
+
+def test_two_extents_of_a_service_agree_where_they_overlap(tiles):
+    """32 x 32 tile pixels each, the second 8 to the right: their copies begin at other places."""
+    first, second = (
+        pixels(run(INPUT=tiles, EXTENT=f"{left},{left + 640000},2000000,2640000 [EPSG:3857]", STAGES=2,
+                   SOURCE_RESOLUTION=20000)["OUTPUT"])
+        for left in (-3200000, -3040000))
+    assert first.shape == (4, 512, 512)
+    assert np.array_equal(first[:, :, 128:], second[:, :, :384])
+    assert not np.array_equal(first[:3, :, 128:], first[:3, :, :384])
+
+
+def test_a_typed_stretch_is_used(scene):
+    result = run(INPUT=scene, STRETCH="0,128")
+    plan = json.loads(gdal.Open(result["OUTPUT"]).GetMetadata()["METAEARTH_PLAN"])
+    assert plan["stretch"] == {"low": [0, 0, 0], "high": [128, 128, 128]}
 
 
 def test_the_backends_sentence_is_the_exception(scene):
