@@ -11,7 +11,7 @@ INSTALL := $(if $(TORCH_BACKEND),$(PIP) $(UV) && $(BIN)/uv pip install --quiet -
 OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo cluster-demo bench test test-slow lint install package train clean
+.PHONY: help setup system demo cluster-demo bench test test-slow test-matrix lint lock lock-check install package train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -52,6 +52,15 @@ test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow
 test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests
 	$(BIN)/python -m pytest tests/backend -m slow
 	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m slow || [ $$? -eq 5 ]
+
+test-matrix: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the plugin's tests on this QGIS and on 3.40 beside it (Debian 12, root)
+	sh scripts/test_matrix.sh
+
+lock: $(VENV)/.tools  ## pin the backend's packages anew in resources/backend.lock
+	$(BIN)/python scripts/lock.py
+
+lock-check: $(VENV)/.tools  ## whether the lock resolves for Windows, macOS and Linux
+	$(BIN)/python scripts/lock.py --check
 
 lint: $(VENV)/.tools package  ## ruff, mypy, the QGIS 4 rules, and the upload scan of the zip
 	$(BIN)/ruff check .

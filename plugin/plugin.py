@@ -157,18 +157,17 @@ class MetaEarthPlugin(QObject):
         ask_unfinished(self, self._show_unfinished)
 
     def _show_unfinished(self, jobs: List[UnfinishedJob]) -> None:
-        """Offer the last interrupted job in the message bar."""
-        if self.provider is None:
+        """Offer the last interrupted job in the message bar; after the user's choice, the one before."""
+        if self.provider is None or not jobs:
             return
         bar, job = self.iface.messageBar(), jobs[0]
         text = tr("A job was interrupted ({}): {}.").format(job.since, job.output)
-        if len(jobs) > 1:
-            text += " " + tr("So were {} others.").format(len(jobs) - 1)
         message = bar.createMessage("MetaEarth", text)
         choices: List[Callable[[], None]] = [partial(self._resume, job), partial(discard, job.folder, self)]
         for label, act in zip((tr("Resume"), tr("Delete what is finished")), choices):
             button = QPushButton(label, message)
-            button.clicked.connect(lambda _=False, act=act: (act(), bar.popWidget(message)))
+            button.clicked.connect(lambda _=False, act=act: (
+                act(), bar.popWidget(message), self._show_unfinished(jobs[1:])))
             message.layout().addWidget(button)
         bar.pushWidget(message)
 

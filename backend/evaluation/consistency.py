@@ -12,7 +12,7 @@ from rasterio.windows import Window
 from backend.raster.grid import Region
 from backend.raster.source import GDAL_OPTIONS, RasterSource
 
-CHUNK = 2048
+CHUNK = 512
 
 
 def consistency_psnr(

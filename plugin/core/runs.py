@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Optional, Set
 
 from qgis.core import (
     QgsApplication,
@@ -14,6 +14,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import QObject, pyqtSignal
 
 from .jobs import JobFeedback
+from .live import LiveLayer
 from .translate import tr
 
 
@@ -56,6 +57,7 @@ class Run(QObject):
     def __init__(self, algorithm: QgsProcessingAlgorithm, parameters: Dict[str, Any]) -> None:
         super().__init__()
         self.algorithm, self.parameters = algorithm, parameters
+        self.live: Optional[LiveLayer] = None
         self.feedback = WatchedFeedback()
         self.context = QgsProcessingContext()
         self.context.setProject(QgsProject.instance())

@@ -174,7 +174,7 @@ class GenerateDock(QgsDockWidget):
         if self.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
             self._planner.plan(self.parameters())
-            if self._preview and self._preview.differs_from(self.parameters()):
+            if self._preview and not self.runs and self._preview.differs_from(self.parameters()):
                 self._preview_timer.start(PREVIEW_PAUSE_MS)
         elif not self.form.layer():
             self._refused(tr("Load a raster layer first."))
@@ -217,7 +217,7 @@ class GenerateDock(QgsDockWidget):
             return
         if self._preview:
             self._preview.stop()
-        self.preview_button.setText(tr("Preview is being made…"))
+        self.preview_button.setText(tr("Preview waits for the job…") if self.runs else tr("Preview is being made…"))
         self._preview = Preview(layer, self.parameters(), self.form.bands() or None, self)
         self._preview.made.connect(self._show_preview)
         self._preview.failed.connect(self._preview_failed)
@@ -263,12 +263,12 @@ class GenerateDock(QgsDockWidget):
 
     def _start(self, made: Any, parameters: Dict[str, Any], name: str, live: LiveLayer) -> None:
         run = Run(made, parameters)
+        run.live = live
         run.feedback.said.connect(self.backend_box.add_line)
-        run.feedback.advanced.connect(partial(self._advanced, run, live))
+        run.feedback.advanced.connect(partial(self._advanced, run))
         run.finished.connect(partial(self._finished, run, name, self.form.last_only(), self.form.layer()))
         run.failed.connect(self._failed)
         run.cancelled.connect(partial(self._ended_with, tr("Cancelled.")))
-        run.ended.connect(live.remove)
         run.ended.connect(partial(self._forget, run))
         self.runs.append(run)
         if len(self.runs) == 1:
@@ -281,10 +281,12 @@ class GenerateDock(QgsDockWidget):
             self.run_box.show_stopping()
             self.runs[0].stop(keep)
 
-    def _advanced(self, run: Run, live: LiveLayer, progress: Progress) -> None:
-        if run is self.runs[0] and not run.feedback.isCanceled():
+    def _advanced(self, run: Run, progress: Progress) -> None:
+        if run not in self.runs or run.feedback.isCanceled():
+            return
+        if run is self.runs[0]:
             self.run_box.show_progress(progress)
-        live.show(progress.mosaic)
+        run.live.show(progress.mosaic)
 
     def _finished(self, run: Run, name: str, last_only: bool, source: Optional[QgsRasterLayer],
                   results: Dict[str, Any]) -> None:
@@ -305,6 +307,7 @@ class GenerateDock(QgsDockWidget):
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
+        run.live.remove()
         self.run_box.show_idle(self._how_it_ended)
         if self.runs:
             self.run_box.show_started(0)
@@ -354,4 +357,5 @@ class GenerateDock(QgsDockWidget):
             self._preview.stop()
         for run in self.runs:
             run.abandon(keep=True)
+            run.live.remove()
         self.canvas.scene().removeItem(self._band)

@@ -13,7 +13,7 @@ from pathlib import Path
 from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
 from qgis.PyQt.QtCore import QElapsedTimer, QPoint, Qt, QTimer
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QAction, QApplication, QMenu, QPushButton
+from qgis.PyQt.QtWidgets import QAction, QMenu, QPushButton
 from qgis.utils import iface, plugins, unloadPlugin
 
 TEXT = "Generate higher resolution…"
@@ -178,7 +178,7 @@ def begin_long():
 def cancel():
     stall = Stall()
     begin_long()
-    QTest.qWait(3000)
+    QTest.qWait(12000)
     shot("6-filling")
     seen["filling_stall_ms"] = stall.read()
     seen["cancel_s"] = timed(dock().run_box.drop_action.trigger, lambda: not dock().runs)
@@ -240,6 +240,7 @@ def unload():
 
 
 def main():
+    iface.mainWindow().setGeometry(0, 0, 1400, 900)
     try:
         for step in os.environ["METAEARTH_TEST_STEPS"].split():
             globals()[step]()
@@ -253,5 +254,4 @@ def main():
     iface.actionExit().trigger()
 
 
-QApplication.instance().setProperty("metaearth", True)
 QTimer.singleShot(2000, main)
