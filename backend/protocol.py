@@ -55,8 +55,8 @@ MAX_SEED = 2147483647
 
 ANCHOR_TAG = "METAEARTH_ANCHOR"
 """In the copy of a layer that is no file: row and column of its first pixel on the layer's own endless grid."""
-ANCHOR_STEP = 56
-"""Both are multiples of this, so that the windows of usual models (224 result pixels apart) lie alike in all copies."""
+ANCHOR_STEP = 52
+"""Both are multiples of this, so that the windows of usual models (208 result pixels apart) lie alike in all copies."""
 
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
                   "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")

@@ -30,7 +30,7 @@ torch.manual_seed(0)
 network = NetworkConfig(base_channels=16, multipliers=(1, 1), blocks_per_level=1, embedding_channels=16, unshuffle=4,
                         residual=True, head_channels=16, encoder=EncoderConfig(8, 1, 8))
 config = ModelConfig("tiny", "Tiny", network, NoiseSchedule("linear", 0.0015, 0.0155, 1000), "v", (0.1, 500.0),
-                     Profile(steps=2), "GPL-2.0-or-later", {})
+                     Profile(steps=2, margin=20), "GPL-2.0-or-later", {})
 save_bundle(Path(sys.argv[1]), config, CascadeNetwork(network).state_dict())
 """
 

@@ -28,7 +28,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 class Profile:
     """How a model is run: window geometry in output pixels, default sampler, and precision."""
 
-    margin: int = 12
+    margin: int = 20
     ramp: int = 8
     sampler: str = "dpm-solver++"
     steps: int = 12

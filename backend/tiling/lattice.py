@@ -21,7 +21,7 @@ class Lattice:
     """
 
     window: int = 256
-    margin: int = 12
+    margin: int = 20
     ramp: int = 8
     offset: int = 0
 

@@ -74,7 +74,7 @@ def small_model(tmp_path_factory) -> Bundle:
     """A bundle with random weights whose window takes a few milliseconds."""
     folder = tmp_path_factory.mktemp("models") / "small"
     config = ModelConfig(
-        "small", "Small", SMALL, NoiseSchedule(), "v", (0.1, 500.0), Profile(steps=3), "GPL-2.0-or-later", {}
+        "small", "Small", SMALL, NoiseSchedule(), "v", (0.1, 500.0), Profile(steps=3, margin=12), "GPL-2.0-or-later", {}
     )
     torch.manual_seed(1)
     network = CascadeNetwork(SMALL)

@@ -234,6 +234,20 @@ def without_plugin():
     seen["plain_stall_ms"] = stall.read()
 
 
+def look_at_dialogs():
+    plugin = plugins["metaearth"]
+    plugin.setup_action.trigger()
+    page = plugin.options_factory.createWidget(None)
+    page.resize(620, 520)
+    page.move(20, 200)
+    page.show()
+    until(lambda: page.models_list.count())
+    shot("10-dialogs")
+    seen["dialogs"] = plugin.setup_dialog.isVisible() and page.isVisible()
+    plugin.setup_dialog.close()
+    page.close()
+
+
 def unload():
     seen["unloaded"] = unloadPlugin("metaearth")
     seen["after"] = menus()

@@ -16,7 +16,8 @@ import qgis_support
 ENTRIES = ["Generate higher resolution…", "Compare with the source", "Open the sample scene", "Set up the backend…",
            "Copy a diagnostic report"]
 SCREENS = qgis_support.CHECKOUT / "build" / "screens"
-USE = ("without_plugin open_the_sample draw_an_extent preview run compare cancel cold_start kill_the_backend")
+USE = ("without_plugin open_the_sample draw_an_extent preview run compare cancel cold_start look_at_dialogs "
+       "kill_the_backend")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def test_an_analyst_uses_the_panel_with_the_lite_model(window):
     assert any(name.startswith("MetaEarth sample scene – 2.5 m") for name in seen["layers"])
     assert seen["left_by_cancel"] == []
     assert "stopped unexpectedly" in seen["killed"]
+    assert seen["dialogs"]
     assert seen["unloaded"]
     assert seen["after"] == {"provider": False, "menu": [], "toolbar": False, "context": False}
     again = window.use("resume_after_reopening")

@@ -149,13 +149,13 @@ def test_a_preview_has_the_pixels_of_the_run(dock, window, tmp_path):
     preview = dock._preview
     events_until(lambda: dock.picture._after is not None)
     window_extent, result = preview._extent, gdal.Open(preview._output).ReadAsArray()
-    assert result.shape[1:] == (216, 216) and window_extent.contains(window.canvas.center())
+    assert result.shape[1:] == (200, 200) and window_extent.contains(window.canvas.center())
     dock.run()
     events_until(lambda: not dock.runs)
     (made,) = [found for found in QgsProject.instance().mapLayers().values() if "synthetic" in found.name()]
     col = round((window_extent.xMinimum() - made.extent().xMinimum()) / 2.5)
     row = round((made.extent().yMaximum() - window_extent.yMaximum()) / 2.5)
-    assert (gdal.Open(made.source()).ReadAsArray(col, row, 216, 216) == result).all()
+    assert (gdal.Open(made.source()).ReadAsArray(col, row, 200, 200) == result).all()
 
 
 def test_another_seed_renews_the_preview(dock):
