@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 
 import torch
 
@@ -29,6 +30,10 @@ def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU with {torch.backends.cpu.get_cpu_capability()}"
+
+
+in_use = threading.RLock()
+"""Held by a job while it computes, and by whoever measures how fast the device is."""
 
 
 def device_memory_bytes(device: str) -> int:

@@ -124,7 +124,10 @@ class JobField:
                 raise FieldError(f"{self.label} needs four finite numbers: XMIN YMIN XMAX YMAX.")
             return extent
         if self.kind == "range":
-            low, high = (float(v) for v in (value.split(",") if isinstance(value, str) else value))
+            parts = value.split(",") if isinstance(value, str) else list(value)
+            if all(part in EMPTY_ENDS for part in parts):
+                return self.default
+            low, high = map(float, parts)
             if not -1e300 < low < high < 1e300:
                 raise FieldError(f"{self.label} needs two numbers, the lower one first.")
             return [low, high]
@@ -143,6 +146,9 @@ class JobField:
             raise FieldError(f"{self.label}: {value} is outside {low:.10g} to {high:.10g}.")
         return value
 
+
+EMPTY_ENDS = ("None", "nan", "")
+"""How QGIS writes the end of a range that is not given."""
 
 JOB_FIELDS: Tuple[JobField, ...] = (
     JobField("input", "raster", "Source raster", "The raster to make finer.", required=True),

@@ -26,6 +26,8 @@ from backend.models.store import add_model, remove_model
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 
 GRACE_SECONDS = 10.0
+SLOW_METHODS = ("add_model", "cluster")
+"""They wait for a network, each in a thread of its own."""
 
 
 @dataclasses.dataclass
@@ -84,16 +86,22 @@ class Server:
             return False
         else:
             self.cancels[message.get("id")] = Cancel()
-            (self.jobs if method in protocol.JOB_METHODS else self.questions).put(message)
+            if method in SLOW_METHODS:
+                threading.Thread(target=self._reply, args=(message,), daemon=True).start()
+            else:
+                (self.jobs if method in protocol.JOB_METHODS else self.questions).put(message)
         return True
 
     def _work(self, messages: queue.Queue[dict[str, Any] | None]) -> None:
         while (message := messages.get()) is not None:
-            id_ = message.get("id")
-            answer = self._answer(id_, message.get("method"), message.get("params") or {})
-            self.cancels.pop(id_, None)
-            if id_ is not None:
-                self._send(answer)
+            self._reply(message)
+
+    def _reply(self, message: dict[str, Any]) -> None:
+        id_ = message.get("id")
+        answer = self._answer(id_, message.get("method"), message.get("params") or {})
+        self.cancels.pop(id_, None)
+        if id_ is not None:
+            self._send(answer)
 
     def _answer(self, id_: Any, method: str | None, params: dict[str, Any]) -> dict[str, Any]:
         methods: dict[str | None, Callable[[Any, dict[str, Any]], Any]] = {
@@ -151,7 +159,8 @@ class Server:
         return make_plan(Job.from_dict(params.get("job") or {})).summary()
 
     def _generate(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
-        return JobRun(make_plan(Job.from_dict(params.get("job") or {})), *self._hooks(id_)).run()
+        hooks = self._hooks(id_)
+        return JobRun(make_plan(Job.from_dict(params.get("job") or {})), *hooks).run()
 
     def _resume(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
         return resume(Path(str(params.get("folder") or "")), *self._hooks(id_), params.get("executor"))

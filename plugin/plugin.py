@@ -99,9 +99,11 @@ class MetaEarthPlugin(QObject):
             self.dock = GenerateDock(self.iface.mainWindow(), self.iface.mapCanvas(), self.iface.messageBar())
             self.dock.add_tool(self.swipe_action)
             self.dock.results_added.connect(self._results_added)
+            self.dock.left_unfinished.connect(lambda: ask_unfinished(self, self._show_unfinished))
             self.iface.addTabifiedDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.dock, raiseTab=True)
         self.dock.show_layer(self.iface.activeLayer())
         self.dock.setUserVisible(True)
+        self.dock.refresh()
 
     def set_up(self) -> None:
         """Show the set-up of the backend's environment."""
@@ -163,7 +165,7 @@ class MetaEarthPlugin(QObject):
         bar, job = self.iface.messageBar(), jobs[0]
         text = tr("A job was interrupted ({}): {}.").format(job.since, job.output)
         message = bar.createMessage("MetaEarth", text)
-        choices: List[Callable[[], None]] = [partial(self._resume, job), partial(discard, job.folder, self)]
+        choices: List[Callable[[], None]] = [partial(self._resume, job), partial(discard, job, self)]
         for label, act in zip((tr("Resume"), tr("Delete what is finished")), choices):
             button = QPushButton(label, message)
             button.clicked.connect(lambda _=False, act=act: (

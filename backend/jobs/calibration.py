@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from backend.cascade.engine import Engine, Sampling
-from backend.devices import device_name, fast_bfloat16_on_cpu
+from backend.devices import device_name, fast_bfloat16_on_cpu, in_use
 from backend.errors import DeviceError, OutputError
 from backend.models.bundle import Bundle
 from backend.protocol import data_home
@@ -37,7 +37,8 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
     cache = _cached()
     if key in cache:
         return Speed(**cache[key])
-    speed = measure(bundle, sha256, device, precision, batch)
+    with in_use:
+        speed = measure(bundle, sha256, device, precision, batch)
     _remember(key, speed)
     return speed
 

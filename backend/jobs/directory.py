@@ -266,7 +266,8 @@ def unfinished_jobs() -> list[UnfinishedJob]:
         with suppress(OSError, MetaEarthError):
             directory = JobDirectory(Path(note.read_text(encoding="utf-8")))
             if not directory.has_plan:
-                note.unlink()
+                if directory.folder.parent.is_dir():  # else its disk may be away
+                    note.unlink()
             elif not directory.is_held():
                 job, since = directory.plan().job, time.localtime((directory.folder / OWNER).stat().st_mtime)
                 found.append(

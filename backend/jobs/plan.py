@@ -261,7 +261,7 @@ def make_plan(job: Job) -> JobPlan:
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
         area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
         grid, bands = source.grid, source.out_bands
-        stretch = source.stretch() if job.stretch is None else even_stretch(*job.stretch, bands)
+        stretch = source.stretch() if job.stretch is None else even_stretch(job.stretch[0], job.stretch[1], bands)
         anchor = source.anchor() if resample_to_m is None else None
         dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
         files = source.files()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.cascade.planning import Block
-from backend.devices import device_name
+from backend.devices import device_name, in_use
 from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
 from backend.jobs.directory import JobDirectory
@@ -64,7 +64,7 @@ class JobRun:
         them; after a cancel they stay if the cancel says so, or else if the user has named the directory.
         """
         existed, job = self.directory.folder.exists(), self.plan.job
-        with self.directory.locked(self.plan.stages[-1].path):
+        with self.directory.locked(self.plan.stages[-1].path), in_use:
             try:
                 found = self.directory.adopt(self.plan)
                 asked = replace(found.job, executor=job.executor, job_dir=job.job_dir, samples=job.samples)

@@ -145,7 +145,7 @@ def list_bundles() -> list[Bundle]:
     """Every readable bundle; of two with one id, the user's own."""
     found: dict[str, Bundle] = {}
     for root in model_folders():
-        for folder in sorted(root.glob("*")) if root.is_dir() else []:
+        for folder in sorted(root.glob("[!.]*")) if root.is_dir() else []:
             if (folder / CONFIG).is_file() and folder.name not in found:
                 try:
                     found[folder.name] = open_bundle(folder)

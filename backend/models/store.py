@@ -16,7 +16,7 @@ from backend.protocol import data_home
 
 HUB = "https://huggingface.co"
 ADDRESS = re.compile(r"(?:hub:|https://huggingface\.co/)([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-ID = re.compile(r"[\w.-]+")
+ID = re.compile(r"\w[\w.-]*")
 
 
 def add_model(source: str, sha256: str = "") -> Bundle:

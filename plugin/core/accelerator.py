@@ -6,10 +6,13 @@ import platform
 import shutil
 import subprocess  # nosec B404 - asks nvidia-smi
 import sys
+from functools import lru_cache
 from typing import NamedTuple, Optional, Tuple
 
 SMI = "nvidia-smi"
 SMI_WINDOWS = r"C:\Windows\System32\nvidia-smi.exe"
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""On Windows: without a console of its own."""
 QUERY = ["--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
 
 
@@ -28,13 +31,15 @@ class TorchBuild(NamedTuple):
     reason: str
 
 
+@lru_cache(maxsize=1)
 def find_gpu() -> Optional[Gpu]:
     """The first NVIDIA GPU, as its driver tells; None if there is none."""
     program = shutil.which(SMI) or (SMI_WINDOWS if sys.platform == "win32" else "")
     if not program:
         return None
     try:
-        told = subprocess.run([program, *QUERY], capture_output=True, text=True, timeout=20)  # nosec B603 - fixed words
+        told = subprocess.run([program, *QUERY], capture_output=True, text=True, timeout=5,  # nosec B603 - fixed words
+                              creationflags=NO_WINDOW)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return parse_gpu(told.stdout) if told.returncode == 0 else None
@@ -52,7 +57,7 @@ def parse_gpu(text: str) -> Optional[Gpu]:
 
 def torch_build(gpu: Optional[Gpu], system: str = sys.platform, machine: str = "") -> TorchBuild:
     """The build for a GPU and a system."""
-    machine = machine or _hardware()
+    machine = machine or hardware()
     if system == "darwin":
         if machine != "arm64":
             return TorchBuild(None, "torch is no longer built for Macs with Intel processors.")
@@ -69,7 +74,7 @@ def torch_build(gpu: Optional[Gpu], system: str = sys.platform, machine: str = "
     return TorchBuild("cpu", f"{name} needs a newer driver: update it, then set MetaEarth up again.")
 
 
-def _hardware() -> str:
+def hardware() -> str:
     """The processor's kind; asks the hardware on a Mac, where QGIS may run translated."""
     if sys.platform == "darwin":
         try:

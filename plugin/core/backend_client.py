@@ -64,6 +64,7 @@ class BackendClient(QObject):
     _post = pyqtSignal(int, str, object, object)
     _cancel = pyqtSignal(int, object)
     _close = pyqtSignal()
+    _end_child = pyqtSignal()
 
     def __init__(self, root: Path, home: Path) -> None:
         super().__init__()
@@ -74,6 +75,7 @@ class BackendClient(QObject):
         self._post.connect(self._process.post)
         self._cancel.connect(self._process.cancel)
         self._close.connect(self._process.close)
+        self._end_child.connect(self._process.end_child, Qt.ConnectionType.BlockingQueuedConnection)
         self._thread.start()
         self.state_changed, self.logged = self._process.state_changed, self._process.logged
 
@@ -117,6 +119,10 @@ class BackendClient(QObject):
             if not cancelling and is_cancelled():
                 cancelling = True
                 self._cancel.emit(id_, keep())
+
+    def end_child(self) -> None:
+        """End the child, for example because its Python is replaced; the next request starts another."""
+        self._end_child.emit()
 
     def close(self) -> None:
         """End the child and its thread; returns when both are gone."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Callable, Deque, Dict, List, Mapping, NamedTuple, Optional, Set
+from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Set
 
 from qgis.PyQt.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, pyqtSignal, pyqtSlot
 
 from ...backend import protocol
-from .environment import backend_python
+from .environment import backend_python, child_environment
 from .translate import tr
 
 MAX_RESTARTS = 3
@@ -24,10 +25,6 @@ TAIL_LINES = 200
 SHOWN_LINES = 15
 KEPT_LOGS = 20
 STOPPED = "backend-stopped"
-# The child must find its own libraries, not those of the QGIS that starts it.
-REMOVED_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONUSERBASE", "VIRTUAL_ENV",
-                     "LD_LIBRARY_PATH", "LD_PRELOAD")
-REMOVED_PREFIXES = ("PIP_", "QGIS_", "PROJ_", "GDAL_", "DYLD_", "QT_")
 INITIALIZE_ID = 0
 
 Answer = Callable[[dict], None]
@@ -39,20 +36,6 @@ class Waiting(NamedTuple):
     method: str
     params: dict
     answer: Answer
-
-
-def child_environment(parent: Mapping[str, str], root: Path) -> Dict[str, str]:
-    """The variables of ``parent`` without those of QGIS and its Python, and with ``root`` on the module path."""
-    kept = {name: value for name, value in parent.items()
-            if name.upper() not in REMOVED_VARIABLES and not name.upper().startswith(REMOVED_PREFIXES)}
-    for name in [name for name in kept if name.upper() == "PATH"]:
-        kept[name] = os.pathsep.join(part for part in kept[name].split(os.pathsep) if not _belongs_to_qgis(part))
-    return {**kept, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
-
-
-def _belongs_to_qgis(folder: str) -> bool:
-    """Whether a folder of PATH is part of a QGIS installation."""
-    return any(word in folder.lower() for word in ("qgis", "osgeo4w"))
 
 
 class BackendState(NamedTuple):
@@ -86,12 +69,13 @@ class BackendProcess(QObject):
         self._refusal = ""
         self._tail: Deque[str] = deque(maxlen=TAIL_LINES)
         self._log: Optional[Path] = None
+        self._closing = False
         self.state = BackendState()
 
     @pyqtSlot(int, str, object, object)
     def post(self, id_: int, method: str, params: dict, answer: Answer) -> None:
         """Send a request, starting the child if none runs; ``answer`` gets every message about it."""
-        problem = "" if self._process else self._start()
+        problem = tr("QGIS is closing.") if self._closing else "" if self._process else self._start()
         if problem:
             answer(protocol.error_response(id_, protocol.INTERNAL_ERROR, problem, STOPPED))
             return
@@ -109,7 +93,14 @@ class BackendProcess(QObject):
 
     @pyqtSlot()
     def close(self) -> None:
-        """End the child (end of input, then terminate, then kill), then the thread that this lives in."""
+        """End the child, then the thread that this lives in."""
+        self._closing = True
+        self.end_child()
+        self.thread().quit()
+
+    @pyqtSlot()
+    def end_child(self) -> None:
+        """End the child: end of input, then terminate, then kill. The next request starts another."""
         process = self._process
         if process:
             self._killed_by_us = True
@@ -119,7 +110,6 @@ class BackendProcess(QObject):
                 if not process.waitForFinished(CANCEL_GRACE_MS):
                     process.kill()
                     process.waitForFinished(CLOSE_GRACE_MS)
-        self.thread().quit()
 
     def _tell(self, **changes: object) -> None:
         """Tell the state if it is another than before."""
@@ -232,8 +222,10 @@ class BackendProcess(QObject):
     def _note(self, text: str) -> None:
         """Keep the child's words for the log file and the tail."""
         self._tail.extend(text.splitlines())
-        with open(self._log, "a", encoding="utf-8") as log:
-            log.write(text if text.endswith("\n") else text + "\n")
+        with suppress(OSError):  # a full disk must not keep answers from those who wait
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._log, "a", encoding="utf-8") as log:
+                log.write(text if text.endswith("\n") else text + "\n")
         self.logged.emit(text.rstrip("\n"))
 
     def _give_up(self, id_: int) -> None:

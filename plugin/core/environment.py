@@ -11,12 +11,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 SETTING = "python.txt"
 READY = "metaearth-ready.json"
 """In an environment of ours that is complete: what its smoke test told."""
 VARIABLE = "METAEARTH_PYTHON"
+REMOVED_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONUSERBASE", "VIRTUAL_ENV",
+                     "LD_LIBRARY_PATH", "LD_PRELOAD")
+REMOVED_PREFIXES = ("QGIS_", "PROJ_", "GDAL_", "DYLD_", "QT_")
 MISSING = (
     "MetaEarth's backend has no Python environment yet. Choose Raster > MetaEarth > Set up the backend, or run"
     " `python3 -m plugin.core.environment --set-up` in the plugin's folder (in a checkout: `make setup`)."
@@ -73,6 +76,26 @@ def _saved_choice(home: Path) -> str:
     """The path in the setting file; empty if there is none."""
     setting = home / SETTING
     return setting.read_text(encoding="utf-8").strip() if setting.is_file() else ""
+
+
+def child_environment(parent: Mapping[str, str], root: Path) -> Dict[str, str]:
+    """The variables of ``parent`` without those of QGIS and its Python, and with ``root`` on the module path."""
+    kept = without_qgis({name: value for name, value in parent.items() if not name.upper().startswith("PIP_")})
+    return {**kept, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+
+
+def without_qgis(parent: Mapping[str, str]) -> Dict[str, str]:
+    """The variables of ``parent`` without those that lead a program to QGIS's libraries."""
+    kept = {name: value for name, value in parent.items()
+            if name.upper() not in REMOVED_VARIABLES and not name.upper().startswith(REMOVED_PREFIXES)}
+    for name in [name for name in kept if name.upper() == "PATH"]:
+        kept[name] = os.pathsep.join(part for part in kept[name].split(os.pathsep) if not _belongs_to_qgis(part))
+    return kept
+
+
+def _belongs_to_qgis(folder: str) -> bool:
+    """Whether a folder of PATH is part of a QGIS installation."""
+    return any(word in folder.lower() for word in ("qgis", "osgeo4w"))
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

@@ -12,7 +12,7 @@ from .translate import tr
 def extent_text(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> str:
     """xmin,xmax,ymin,ymax [EPSG:n], as Processing reads it; without a code it is in the source's CRS."""
     values = (extent.xMinimum(), extent.xMaximum(), extent.yMinimum(), extent.yMaximum())
-    text = ",".join(f"{value:.10g}" for value in values)
+    text = ",".join(f"{value:.15g}" for value in values)
     return f"{text} [{crs.authid()}]" if crs.authid() else text
 
 

@@ -10,11 +10,11 @@ import hashlib
 import html
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess  # nosec B404 - runs uv and the backend's Python
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
 
-from .accelerator import TorchBuild, find_gpu, torch_build
-from .environment import READY, interpreter_in
+from .accelerator import NO_WINDOW, TorchBuild, find_gpu, hardware, torch_build
+from .environment import READY, SETTING, interpreter_in, without_qgis
 
 UV = "0.13.9"
 UV_WHEELS = {
@@ -42,6 +42,7 @@ INDEX = "https://pypi.org/simple"
 TORCH = "torch==2.13.0"
 PYTHON = ">=3.11,<3.14"
 LOCK = "backend.lock"
+WATCH_SECONDS = 0.3
 CPU_BYTES, CUDA_BYTES = 3_000_000_000, 9_000_000_000
 CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 SMOKE = """
@@ -99,6 +100,7 @@ class Setup:
                 chosen = TorchBuild("cpu", "the GPU build did not reach the GPU")
             stamp = {**found, "build": chosen.name, "reason": chosen.reason, "lock": lock_digest(self.root)}
             (self.env / READY).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+            (self.home / SETTING).unlink(missing_ok=True)  # an earlier choice would still come first
             self.tell(f"Ready: Python {found['python']}, torch {found['torch']}, on {found['device']}.")
             return stamp
 
@@ -146,7 +148,7 @@ class Setup:
         own = self.home / "bin" / ("uv.exe" if sys.platform == "win32" else "uv")
         if own.is_file() and self._first_line([str(own), "--version"]).startswith(f"uv {UV}"):
             return own
-        key = (sys.platform, platform.machine())
+        key = (sys.platform, hardware())
         if key not in UV_WHEELS:
             raise SetupError(f"There is no set-up for {' '.join(key)}; make a Python environment with torch and "
                              "rasterio yourself and name it with --use.")
@@ -195,36 +197,48 @@ class Setup:
         python = str(interpreter_in(Path("env")))
         source = ["--no-index", "--find-links", str(self.wheels)] if self.wheels else []
         command = [str(uv), "pip", "install", "--python", python, *source]
-        self._do([*command, "--require-hashes", "-r", LOCK])
-        self._do([*command, TORCH] if self.wheels else [*command, f"--torch-backend={build}", TORCH])
+        self._do([*command, "--only-binary", ":all:", "--require-hashes", "-r", LOCK])
+        # reinstalled: to uv, one build of a release is as good as another
+        from_index = [] if self.wheels else [f"--torch-backend={build}"]
+        self._do([*command, "--reinstall-package", "torch", *from_index, TORCH])
 
     def _smoke_test(self) -> Dict[str, str]:
         """What the new environment tells of itself after it has computed something on the device."""
         told = self._do([str(interpreter_in(self.env)), "-c", SMOKE])
-        return json.loads(told[-1])
+        return json.loads(next(line for line in reversed(told) if line.startswith("{")))
 
     def _do(self, command: List[str]) -> List[str]:
         """The lines that a program has written; `SetupError` with its last ones if it failed."""
         process = subprocess.Popen(command, cwd=self.home, env=self._variables(), text=True,  # nosec B603 - our words
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   encoding="utf-8", errors="replace")
+                                   encoding="utf-8", errors="replace", creationflags=NO_WINDOW)
+        watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
+        watcher.start()
         lines = []
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            self.tell(line)
-            if self.cancelled():
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                self.tell(line)
+        finally:
+            if process.poll() is None and sys.exc_info()[0]:
                 process.kill()
-                process.wait()
-                raise SetupCancelled("The set-up was stopped; what is downloaded is kept for the next try.")
-        if process.wait():
+            status = process.wait()
+        if self.cancelled():
+            raise SetupCancelled("The set-up was stopped; what is downloaded is kept for the next try.")
+        if status:
             raise SetupError("The set-up failed: " + CREDENTIALS.sub(r"\1***@", " ".join(lines[-4:])))
         return lines
 
+    def _watch(self, process: subprocess.Popen) -> None:
+        """Kill a program that says nothing for long when the user stops the set-up."""
+        while process.poll() is None:
+            if self.cancelled():
+                process.kill()
+            time.sleep(WATCH_SECONDS)
+
     def _variables(self) -> Dict[str, str]:
         """The environment for uv: everything that it keeps lies under our root."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "QGIS_", "GDAL_", "PROJ_", "QT_"))}
-        for name in ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD"):
-            kept.pop(name, None)
+        kept = without_qgis(os.environ)
         cache = self.home / "cache" / "uv"
         return {**kept, "UV_CACHE_DIR": str(cache), "UV_PYTHON_INSTALL_DIR": str(self.home / "python"),
                 "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
@@ -239,6 +253,8 @@ class Setup:
 
 def remove(home: Path) -> None:
     """Delete the environment and all that was downloaded for it."""
+    for name in (SETTING, f"env/{READY}"):  # first: what a partly failed deletion leaves is no environment
+        (home / name).unlink(missing_ok=True)
     for name in ("env", "python", "bin", "cache"):
         shutil.rmtree(home / name, ignore_errors=True)
     (home / LOCK).unlink(missing_ok=True)
@@ -257,7 +273,10 @@ def lock_digest(root: Path) -> str:
 def needs_update(root: Path, home: Path) -> bool:
     """Whether the environment was made from another lock than the plugin's."""
     stamp = home / "env" / READY
-    return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")).get("lock") != lock_digest(root)
+    try:
+        return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")).get("lock") != lock_digest(root)
+    except (OSError, ValueError):
+        return True
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -21,6 +21,7 @@ from ...backend.protocol import (
 )
 from .backend_client import BackendCancelled, session_client
 from .cost import duration
+from .layers import remove_snapshot
 from .translate import tr
 
 
@@ -49,9 +50,14 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     try:
         return _follow("generate", params, feedback, summary.warnings)
     except BackendCancelled as error:
-        if error.killed and not (job.job_dir is not None if _keep(feedback) is None else _keep(feedback)):
-            _remove_left(Path(job.job_dir or default_job_folder(job.output)), error.killed)
+        if error.killed and not job.job_dir and not _keep(feedback):
+            _remove_left(Path(default_job_folder(job.output)), error.killed)
         raise
+
+
+def is_unfinished(job: Job) -> bool:
+    """Whether a job has left something that can be resumed."""
+    return (Path(job.job_dir or default_job_folder(job.output)) / "plan.json").is_file()
 
 
 def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
@@ -72,7 +78,18 @@ def _remove_left(folder: Path, pid: int) -> None:
 def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> JobResult:
     """The finished job of a job folder, on its own executor unless another is given. Raises `BackendError`."""
     feedback.setProgressText(tr("Starting the backend…"))
-    return _follow("resume", {"folder": folder, "executor": executor or None}, feedback, [])
+    source = source_of(Path(folder))
+    result = _follow("resume", {"folder": folder, "executor": executor or None}, feedback, [])
+    remove_snapshot(source)
+    return result
+
+
+def source_of(folder: Path) -> str:
+    """The source raster of an unfinished job; empty if its plan cannot be read."""
+    try:
+        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["job"]["input"]
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def inspect_raster(path: str, feedback: QgsProcessingFeedback) -> RasterInfo:

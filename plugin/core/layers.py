@@ -34,7 +34,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import Qt
 
-from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS
+from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS, data_home
 from .translate import tr
 
 SNAP_PIXELS = ANCHOR_STEP
@@ -173,8 +173,16 @@ def _pixel_size(source: LayerSource, resolution_m: Optional[float]) -> Tuple[flo
     if not resolution_m:
         raise LayerError(tr("The layer {} has no pixel size of its own. Give the source resolution: the metres per "
                             "pixel at which it is read.").format(source.name))
-    size = resolution_m * QgsUnitTypes.fromUnitToUnitFactor(QgsUnitTypes.DistanceUnit.DistanceMeters,
-                                                            source.crs.mapUnits())
+    return _in_units_of(source.crs, resolution_m)
+
+
+def service_pixel_size(layer: QgsRasterLayer, resolution_m: float) -> Tuple[float, float]:
+    """The pixel size (x, y) in map units at which a layer without pixels of its own is read."""
+    return _in_units_of(layer.crs(), resolution_m)
+
+
+def _in_units_of(crs: QgsCoordinateReferenceSystem, metres: float) -> Tuple[float, float]:
+    size = metres * QgsUnitTypes.fromUnitToUnitFactor(QgsUnitTypes.DistanceUnit.DistanceMeters, crs.mapUnits())
     return size, size
 
 
@@ -192,6 +200,13 @@ def new_snapshot_folder(home: Path) -> Path:
         if time.time() - old.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=root))
+
+
+def remove_snapshot(path: str) -> None:
+    """Delete a job's source if it is a snapshot; anything else stays."""
+    folder = Path(path).parent
+    if folder.parent == data_home() / "snapshots":
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,

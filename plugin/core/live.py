@@ -26,7 +26,9 @@ class LiveLayer:
         layer = QgsProject.instance().mapLayer(self._id)
         if layer is None:
             layer = QgsRasterLayer(path, self._name)
-            if self._renderer and layer.isValid():
+            if not layer.isValid():  # the next mosaic is there already
+                return
+            if self._renderer:
                 layer.setRenderer(self._renderer.clone())
             self._id = layer.id()
             QgsProject.instance().addMapLayer(layer, False)

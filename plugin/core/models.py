@@ -20,6 +20,5 @@ def card_of(model: str, handshake: Optional[Handshake]) -> str:
     if not card.is_file():
         return tr("The model {} has no card.").format(model)
     text = card.read_text(encoding="utf-8")
-    if text.startswith("---"):  # the Hugging Face header
-        text = text.split("\n---", 1)[1].lstrip("-\n")
-    return text
+    header, end, rest = text.partition("\n---\n")
+    return rest.lstrip("\n") if header.startswith("---") and end else text  # the Hugging Face header

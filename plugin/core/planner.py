@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
-from qgis.core import QgsApplication, QgsProcessing, QgsProcessingContext, QgsProject
+from qgis.core import QgsApplication, QgsProcessing, QgsProcessingContext, QgsProcessingUtils, QgsProject
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
 from ...backend.protocol import FieldError, JobSummary
@@ -30,13 +30,13 @@ def ask_plan(parameters: Parameters, parent: QObject, planned: Callable[[JobSumm
 
     Main thread.
     """
-    folder = Path(tempfile.mkdtemp(prefix="metaearth-plan-"))
+    folder = Path(tempfile.mkdtemp(prefix="metaearth-plan-", dir=QgsProcessingUtils.tempFolder()))
     made, context = algorithm(), QgsProcessingContext()
     context.setProject(QgsProject.instance())
     try:
         job = made.planned_job({**parameters, "OUTPUT": parameters.get("OUTPUT", QgsProcessing.TEMPORARY_OUTPUT)},
                                context, folder)
-    except (FieldError, LayerError) as error:
+    except (FieldError, LayerError, OSError, OverflowError, AttributeError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         failed(str(error))
         return
@@ -67,6 +67,11 @@ class Planner(QObject):
         self._number += 1
         self._parameters = parameters
         self._timer.start(PAUSE_MS)
+
+    def drop(self) -> None:
+        """Want no answer any more."""
+        self._number += 1
+        self._timer.stop()
 
     def _ask(self) -> None:
         number = self._number

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from qgis.core import QgsMapRendererParallelJob, QgsMapSettings, QgsPointXY, QgsRasterLayer, QgsRectangle
+from qgis.core import (
+    QgsMapRendererParallelJob,
+    QgsMapSettings,
+    QgsPointXY,
+    QgsProcessingUtils,
+    QgsRasterLayer,
+    QgsRectangle,
+)
 from qgis.PyQt.QtCore import QObject, QSize, pyqtSignal
 from qgis.PyQt.QtGui import QImage
 
@@ -36,15 +42,23 @@ class Preview(QObject):
         self._layer = layer
         self._renderer = result_renderer(layer, bands)
         self._parameters = _of_a_preview(parameters)
-        self._folder = Path(tempfile.mkdtemp(prefix="metaearth-preview-"))
-        self.destroyed.connect(lambda _=None, folder=self._folder: shutil.rmtree(folder, ignore_errors=True))
+        self._folder = Path(tempfile.mkdtemp(prefix="metaearth-preview-", dir=QgsProcessingUtils.tempFolder()))
+        self._crs = layer.crs()
+        layer.willBeDeleted.connect(self._layer_gone)
         self._run: Optional[Run] = None
         self._jobs: List[QgsMapRendererParallelJob] = []
+
+    def _layer_gone(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+        self._jobs = []
+        self._layer = None
+        self.failed.emit(tr("The layer is gone."))
 
     def start(self, centre: QgsPointXY, pixel_size: float) -> None:
         """Begin, at a place in the layer's CRS; ``pixel_size`` in its units."""
         here = QgsRectangle.fromCenterAndSize(centre, pixel_size, pixel_size)
-        parameters = {**self._parameters, "EXTENT": extent_text(here, self._layer.crs())}
+        parameters = {**self._parameters, "EXTENT": extent_text(here, self._crs)}
         ask_plan(parameters, self, self._generate, self.failed.emit)
 
     def differs_from(self, parameters: Dict[str, Any]) -> bool:
@@ -63,7 +77,7 @@ class Preview(QObject):
         xmin, ymin, xmax, ymax = summary.preview_extent
         self._extent = QgsRectangle(xmin, ymin, xmax, ymax)
         self._output = str(self._folder / "preview.tif")
-        parameters = {**self._parameters, "EXTENT": extent_text(self._extent, self._layer.crs()),
+        parameters = {**self._parameters, "EXTENT": extent_text(self._extent, self._crs),
                       "OUTPUT": self._output}
         self._run = Run(algorithm(), parameters)
         self._run.finished.connect(self._draw)
@@ -71,6 +85,8 @@ class Preview(QObject):
         self._run.start()
 
     def _draw(self) -> None:
+        if self._layer is None:
+            return
         self._result = QgsRasterLayer(self._output, "preview")
         if not self._result.isValid():
             self.failed.emit(tr("The preview cannot be read."))
@@ -80,7 +96,7 @@ class Preview(QObject):
         for layer in (self._layer, self._result):
             settings = QgsMapSettings()
             settings.setLayers([layer])
-            settings.setDestinationCrs(self._layer.crs())
+            settings.setDestinationCrs(self._crs)
             settings.setExtent(self._extent)
             settings.setOutputSize(QSize(self._result.width(), self._result.height()))
             job = QgsMapRendererParallelJob(settings)

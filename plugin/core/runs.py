@@ -11,7 +11,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProject,
 )
-from qgis.PyQt.QtCore import QObject, pyqtSignal
+from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
 from .jobs import JobFeedback
 from .live import LiveLayer
@@ -58,6 +58,7 @@ class Run(QObject):
         super().__init__()
         self.algorithm, self.parameters = algorithm, parameters
         self.live: Optional[LiveLayer] = None
+        self.writes: List[str] = []
         self.feedback = WatchedFeedback()
         self.context = QgsProcessingContext()
         self.context.setProject(QgsProject.instance())
@@ -68,6 +69,9 @@ class Run(QObject):
         # QGIS keeps the C++ halves only: algorithm, context and feedback must live as long as the task.
         _running.add(self)
         self._task = QgsProcessingAlgRunnerTask(self.algorithm, self.parameters, self.context, self.feedback)
+        if self._task.isCanceled():  # the algorithm refused its parameters
+            QTimer.singleShot(0, self._refused)
+            return
         self._task.executed.connect(self._executed)
         QgsApplication.taskManager().addTask(self._task)
 
@@ -80,6 +84,14 @@ class Run(QObject):
         self.blockSignals(True)
         self.stop(keep)
 
+    def _refused(self) -> None:
+        _running.discard(self)
+        self.failed.emit(self._problem())
+        self.ended.emit()
+
+    def _problem(self) -> str:
+        return self.feedback.errors[0] if self.feedback.errors else tr("The job failed.")
+
     def _executed(self, successful: bool, results: Dict[str, Any]) -> None:
         _running.discard(self)
         if successful:
@@ -87,7 +99,7 @@ class Run(QObject):
         elif self.feedback.isCanceled():
             self.cancelled.emit()
         else:
-            self.failed.emit(self.feedback.errors[0] if self.feedback.errors else tr("The job failed."))
+            self.failed.emit(self._problem())
         self.ended.emit()
 
 

@@ -29,8 +29,10 @@ class SetupTask(QgsTask):
         """Called by QGIS in a thread of its own."""
         try:
             self._setup.run()
-        except (SetupError, OSError) as error:
+        except SetupError as error:
             self._problem = str(error)
+        except Exception as error:  # whatever a network, a disk or an archive has to say
+            self._problem = f"{type(error).__name__}: {error}"
         return not self._problem
 
     def finished(self, result: bool) -> None:

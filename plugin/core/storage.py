@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Dict
 
@@ -20,8 +22,18 @@ def clear(home: Path) -> None:
     """Delete downloads, snapshots and logs; environment and models stay."""
     for kind in CLEARED:
         for name in KINDS[kind]:
-            shutil.rmtree(home / name, ignore_errors=True)
+            for path in (home / name).glob("*"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        path.unlink()
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it may be gone by now
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

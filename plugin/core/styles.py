@@ -20,7 +20,7 @@ def result_renderer(source: QgsRasterLayer, bands: Optional[List[int]] = None) -
     what the source shows has its style a meaning for them.
     """
     renderer = source.renderer()
-    if bands not in (None, _bands_of(renderer)):
+    if renderer is None or (bands and bands != _bands_of(renderer)):
         return None
     clone = renderer.clone()
     if isinstance(clone, QgsMultiBandColorRenderer):

@@ -8,6 +8,7 @@ from qgis.PyQt.QtCore import QObject
 
 from ...backend.protocol import UnfinishedJob, UnfinishedJobs, unfinished_folder
 from .backend_client import session_client
+from .layers import remove_snapshot
 
 
 def ask_unfinished(parent: QObject, found: Callable[[List[UnfinishedJob]], None]) -> None:
@@ -21,6 +22,7 @@ def ask_unfinished(parent: QObject, found: Callable[[List[UnfinishedJob]], None]
         session_client().ask("unfinished", {}, parent).answered.connect(answered)
 
 
-def discard(folder: str, parent: QObject) -> None:
-    """Delete an unfinished job."""
-    session_client().ask("discard", {"folder": folder}, parent)
+def discard(job: UnfinishedJob, parent: QObject) -> None:
+    """Delete an unfinished job, and the copy of a layer that it was to read."""
+    session_client().ask("discard", {"folder": job.folder}, parent)
+    remove_snapshot(job.input)

@@ -11,6 +11,7 @@ from qgis.core import (
     QgsCoordinateTransform,
     QgsCsException,
     QgsGeometry,
+    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsWkbTypes,
@@ -38,10 +39,10 @@ from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
 from ..core.cost import REFUSED, WARNING, cost_of
 from ..core.history import add_to_history, python_command, terminal_command
-from ..core.layers import own_pixel_size
+from ..core.layers import own_pixel_size, service_pixel_size
 from ..core.live import LiveLayer
 from ..core.models import card_of
-from ..core.output_names import in_the_way
+from ..core.output_names import in_the_way, written_by
 from ..core.planner import Planner, algorithm
 from ..core.preview import Preview
 from ..core.results import add_results
@@ -60,9 +61,13 @@ COLOURS = {WARNING: "#b36b00", REFUSED: "#c00000"}
 
 
 class GenerateDock(QgsDockWidget):
-    """The panel; ``results_added`` gives the layers of a finished run and their source."""
+    """The panel; ``results_added`` gives the layers of a finished run and their source.
+
+    ``left_unfinished``: a run ended early, and may have left what can be resumed.
+    """
 
     results_added = pyqtSignal(list, object)
+    left_unfinished = pyqtSignal()
 
     def __init__(self, window: QWidget, canvas: QgsMapCanvas, messages: QgsMessageBar) -> None:
         super().__init__(tr("Generate higher resolution"), window)
@@ -72,6 +77,8 @@ class GenerateDock(QgsDockWidget):
         self._algorithm = algorithm()
         self._preview: Optional[Preview] = None
         self._last: Optional[Dict[str, Any]] = None
+        self._current: Optional[Run] = None
+        self._how_it_ended = ""
         self._planner = Planner(self)
         self._planner.planned.connect(self._planned)
         self._planner.refused.connect(self._refused)
@@ -173,10 +180,11 @@ class GenerateDock(QgsDockWidget):
         self._show_extent()
         if self.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
-            self._planner.plan(self.parameters())
+            self._planner.plan({**self.parameters(), "OUTPUT": self.form.output_path()})
             if self._preview and not self.runs and self._preview.differs_from(self.parameters()):
                 self._preview_timer.start(PREVIEW_PAUSE_MS)
         elif not self.form.layer():
+            self._planner.drop()
             self._refused(tr("Load a raster layer first."))
 
     def _planned(self, summary: JobSummary, tiles: int) -> None:
@@ -229,8 +237,8 @@ class GenerateDock(QgsDockWidget):
             centre = layer.extent().center()
         if not (self.form.extent() or layer.extent()).contains(centre):
             centre = (self.form.extent() or layer.extent()).center()
-        size = own_pixel_size(layer)
-        self._preview.start(centre, size[0] if size else self.canvas.mapUnitsPerPixel())
+        size = own_pixel_size(layer) or service_pixel_size(layer, self.form.pixel_size_m() or 1.0)
+        self._preview.start(centre, size[0])
 
     def _show_preview(self, before: Any, after: Any) -> None:
         self.preview_button.setText(tr("Preview"))
@@ -244,31 +252,35 @@ class GenerateDock(QgsDockWidget):
 
     def run(self) -> None:
         """Start the job, or let it wait behind those that run."""
-        output, layer = self.form.output(), self.form.layer()
-        path = output.sink.staticValue()
-        if in_the_way(path):
-            self._refused(tr("{} exists already; choose another name for the result.").format(in_the_way(path)[0]))
+        layer, taken = self.form.layer(), [path for run in self.runs for path in run.writes]
+        if layer is None:
             return
+        path, stages = self.form.output_path(taken), self.form.stages()
+        if in_the_way(path, stages, taken):
+            self._refused(tr("{} exists already; choose another name for the result.").format(
+                in_the_way(path, stages, taken)[0]))
+            return
+        output = QgsProcessingOutputLayerDefinition(path, QgsProject.instance())
         parameters = {**self.parameters(), "OUTPUT": output}
         add_to_history(self._algorithm, parameters)
         self._last = parameters
-        self._start(algorithm(), parameters, layer.name(), LiveLayer(layer.name(), result_renderer(
-            layer, self.form.bands() or None)))
+        live = LiveLayer(layer.name(), result_renderer(layer, self.form.bands() or None))
+        self._start(algorithm(), parameters, layer.name(), live, written_by(path, stages))
         self.form.next_seed()
 
     def resume(self, folder: str, name: str) -> None:
         """Finish an interrupted job."""
         made = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
-        self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None))
+        self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None), [])
 
-    def _start(self, made: Any, parameters: Dict[str, Any], name: str, live: LiveLayer) -> None:
+    def _start(self, made: Any, parameters: Dict[str, Any], name: str, live: LiveLayer, writes: List[str]) -> None:
         run = Run(made, parameters)
-        run.live = live
+        run.live, run.writes = live, writes
         run.feedback.said.connect(self.backend_box.add_line)
         run.feedback.advanced.connect(partial(self._advanced, run))
         run.finished.connect(partial(self._finished, run, name, self.form.last_only(), self.form.layer()))
         run.failed.connect(self._failed)
-        run.cancelled.connect(partial(self._ended_with, tr("Cancelled.")))
+        run.cancelled.connect(self._cancelled)
         run.ended.connect(partial(self._forget, run))
         self.runs.append(run)
         if len(self.runs) == 1:
@@ -279,13 +291,13 @@ class GenerateDock(QgsDockWidget):
         """Cancel the job that runs."""
         if self.runs:
             self.run_box.show_stopping()
-            self.runs[0].stop(keep)
+            (self._current if self._current in self.runs else self.runs[0]).stop(keep)
 
     def _advanced(self, run: Run, progress: Progress) -> None:
         if run not in self.runs or run.feedback.isCanceled():
             return
-        if run is self.runs[0]:
-            self.run_box.show_progress(progress)
+        self._current = run
+        self.run_box.show_progress(progress)
         run.live.show(progress.mosaic)
 
     def _finished(self, run: Run, name: str, last_only: bool, source: Optional[QgsRasterLayer],
@@ -300,7 +312,12 @@ class GenerateDock(QgsDockWidget):
 
     def _failed(self, sentence: str) -> None:
         self._ended_with(sentence)
+        self.left_unfinished.emit()
         self.messages.pushCritical("MetaEarth", sentence.splitlines()[0])
+
+    def _cancelled(self) -> None:
+        self._ended_with(tr("Cancelled."))
+        self.left_unfinished.emit()
 
     def _ended_with(self, text: str) -> None:
         self._how_it_ended = text
@@ -314,6 +331,8 @@ class GenerateDock(QgsDockWidget):
         self._changed()
 
     def _copy(self, as_text: Any) -> None:
+        if not self._last and not self.form.layer():
+            return
         parameters = self._last or {**self.parameters(), "OUTPUT": self.form.output_path()}
         QgsApplication.clipboard().setText(as_text(self._algorithm, parameters))
 
@@ -335,6 +354,10 @@ class GenerateDock(QgsDockWidget):
         if state.handshake:
             self.form.show_models(state.handshake.models)
 
+    def refresh(self) -> None:
+        """Work everything out anew."""
+        self._changed()
+
     def showEvent(self, event: QShowEvent) -> None:
         """Work the cost out."""
         super().showEvent(event)
@@ -347,7 +370,7 @@ class GenerateDock(QgsDockWidget):
 
     def save_state(self) -> None:
         """Keep what the form shows for the next session."""
-        values = {k: v for k, v in self.parameters().items() if k not in ("INPUT", "EXTENT", "BANDS")}
+        values = {k: v for k, v in self.form.own_parameters().items() if k not in ("INPUT", "EXTENT", "BANDS")}
         settings.write(STATE, json.dumps(values))
 
     def close_for_good(self) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, Dict, List, Optional
+from typing import Any, Collection, Dict, List, Optional
 
 from qgis.core import (
     QgsMapLayer,
     QgsMapLayerProxyModel,
     QgsProcessing,
     QgsProcessingAlgorithm,
-    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -26,6 +25,7 @@ from qgis.gui import (
     QgsMapLayerComboBox,
     QgsSpinBox,
 )
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QSignalBlocker, pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QCheckBox,
@@ -60,7 +60,8 @@ class JobForm(QWidget):
 
     def __init__(self, algorithm: QgsProcessingAlgorithm, canvas: QgsMapCanvas, parent: QWidget) -> None:
         super().__init__(parent)
-        self.canvas, self._wants_stages, self._models = canvas, True, {}
+        self.canvas, self._wants_stages = canvas, True
+        self._followed: Optional[QgsMapLayer] = None
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
@@ -185,7 +186,11 @@ class JobForm(QWidget):
         return bool(self.load_box.currentData())
 
     def parameters(self) -> Dict[str, Any]:
-        """The algorithm's parameters without OUTPUT; those that are as by default are left out."""
+        """The algorithm's parameters without OUTPUT, those of the options page among them."""
+        return {**from_options(), **self.own_parameters()}
+
+    def own_parameters(self) -> Dict[str, Any]:
+        """What this form says; what is as by default is left out."""
         layer = self.layer()
         found: Dict[str, Any] = {"INPUT": layer.id() if layer else ""}
         if self.extent() is not None:
@@ -197,18 +202,14 @@ class JobForm(QWidget):
         found.update(MODEL=self.model(), SEED=self.seed_box.value(), **self.advanced.values())
         if self.bands():
             found["BANDS"] = self.bands()
-        return {**from_options(), **found}
+        return found
 
     def bands(self) -> List[int]:
         """The chosen bands, none for those that the layer shows."""
         return [int(number) for number in self.bands_box.checkedItemsData()]
 
-    def output(self) -> QgsProcessingOutputLayerDefinition:
-        """Where the result goes: as typed, or a name that is free."""
-        return QgsProcessingOutputLayerDefinition(self.output_path(), QgsProject.instance())
-
-    def output_path(self) -> str:
-        """The result's file."""
+    def output_path(self, taken: Collection[str] = ()) -> str:
+        """The result's file: as typed, or a name that is free and not ``taken``."""
         typed, layer = self.output_box.filePath().strip(), self.layer()
         if typed and not self.temporary_box.isChecked():
             return typed if typed.lower().endswith((".tif", ".tiff")) else typed + ".tif"
@@ -216,7 +217,12 @@ class JobForm(QWidget):
         folder = first_writable(places if layer.providerType() == "gdal" else places[:1])
         if folder is None or self.temporary_box.isChecked():
             return QgsProcessing.TEMPORARY_OUTPUT
-        return suggested_output(folder, layer.name(), self.resolution_box.value(), self.seed_box.value())
+        return suggested_output(folder, layer.name(), self.resolution_box.value(), self.seed_box.value(), self.stages(),
+                                taken)
+
+    def stages(self) -> int:
+        """Stages that reach the target."""
+        return self.stages_box.value()
 
     def roll(self) -> None:
         """Take another seed."""
@@ -260,6 +266,19 @@ class JobForm(QWidget):
         self.chain_label.setText(as_chain(sizes))
 
     def _layer_changed(self, layer: Optional[QgsMapLayer]) -> None:
+        if self._followed and not sip.isdeleted(self._followed):
+            self._followed.crsChanged.disconnect(self._layer_mended)
+            self._followed.dataSourceChanged.disconnect(self._layer_mended)
+        self._followed = layer
+        if layer is not None:
+            layer.crsChanged.connect(self._layer_mended)
+            layer.dataSourceChanged.connect(self._layer_mended)
+        self._show_layer(layer)
+
+    def _layer_mended(self) -> None:
+        self._show_layer(self.layer())
+
+    def _show_layer(self, layer: Optional[QgsMapLayer]) -> None:
         with QSignalBlocker(self.bands_box), QSignalBlocker(self.extent_box):
             self.bands_box.clear()
             if layer is not None:

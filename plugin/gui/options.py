@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Callable, List
+from typing import Callable, Dict, List, Optional
 
+from qgis.core import QgsApplication, QgsTask
 from qgis.gui import QgsOptionsPageWidget, QgsOptionsWidgetFactory
-from qgis.PyQt.QtGui import QIcon
+from qgis.PyQt import sip
+from qgis.PyQt.QtGui import QIcon, QShowEvent
 from qgis.PyQt.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -76,10 +78,9 @@ class OptionsPage(QgsOptionsPageWidget):
         layout.addWidget(self.storage_label)
         row = QHBoxLayout()
         row.addWidget(_button(tr("Set up the backend…"), set_up))
-        row.addWidget(_button(tr("Delete downloads, snapshots and logs"), self._clear))
+        row.addWidget(_button(tr("Delete downloads, copies and logs"), self._clear))
         row.addStretch(1)
         layout.addLayout(row)
-        self._show_storage()
         return box
 
     def _build_device(self) -> QGroupBox:
@@ -123,9 +124,14 @@ class OptionsPage(QgsOptionsPageWidget):
         row.addWidget(_button(tr("Remove"), self._remove))
         row.addStretch(1)
         layout.addLayout(row)
-        session_client().ask("models", {}, self).answered.connect(self._models_changed)
-        self.models_label.setText(tr("Asking the backend…"))
         return box
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """QGIS makes every page when its options are opened; only who looks at this one waits for its figures."""
+        super().showEvent(event)
+        if not self.models_list.count():
+            self._show_storage()
+            self.ask_models("models", {})
 
     def _number(self, value: float, suffix: str) -> QDoubleSpinBox:
         box = QDoubleSpinBox(self)
@@ -136,10 +142,23 @@ class OptionsPage(QgsOptionsPageWidget):
         return box
 
     def _show_storage(self) -> None:
-        found = "; ".join(f"{kind} {size_text(size)}" for kind, size in sizes(data_home()).items())
-        self.storage_label.setText(f"{data_home()}\n{found}")
+        self.storage_label.setText(str(data_home()))
+        self._sizing = QgsTask.fromFunction(tr("Sizes of MetaEarth's folders"), lambda task: sizes(data_home()),
+                                            on_finished=self._show_sizes)
+        QgsApplication.taskManager().addTask(self._sizing)
+
+    def _show_sizes(self, error: Optional[Exception], found: Optional[Dict[str, int]] = None) -> None:
+        if sip.isdeleted(self) or error or not found:
+            return
+        names = {"environment": tr("environment"), "downloads": tr("downloads"), "models": tr("models"),
+                 "snapshots": tr("copies of layers"), "logs": tr("logs")}
+        text = "; ".join(f"{names[kind]} {size_text(size)}" for kind, size in found.items())
+        self.storage_label.setText(f"{data_home()}\n{text}")
 
     def _clear(self) -> None:
+        if session_client().state.jobs:
+            self.storage_label.setText(tr("A job is running; wait until it has ended."))
+            return
         clear(data_home())
         self._show_storage()
 
@@ -186,7 +205,7 @@ class OptionsPage(QgsOptionsPageWidget):
 
     def ask_models(self, method: str, params: dict) -> None:
         """Ask the backend to change its models, and show those that there are then."""
-        self.models_label.setText(tr("Verifying…"))
+        self.models_label.setText(tr("Asking the backend…"))
         question = session_client().ask(method, params, self)
         question.answered.connect(self._models_changed)
         question.failed.connect(self.models_label.setText)

@@ -16,6 +16,8 @@ from qgis.gui import (
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import QFormLayout, QWidget
 
+EMPTY = (None, "", [], "None,None", "nan,nan")
+
 
 class _Context(QgsProcessingContextGenerator):
     """Gives the widgets the project."""
@@ -78,7 +80,7 @@ class ParameterForm(QWidget):
         found = {}
         for name, wrapper in self._wrappers.items():
             value = wrapper.parameterValue()
-            if value not in (None, "", [], wrapper.parameterDefinition().defaultValue()):
+            if value not in (*EMPTY, wrapper.parameterDefinition().defaultValue()):
                 found[name] = value
         return found
 

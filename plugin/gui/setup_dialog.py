@@ -22,7 +22,7 @@ from qgis.PyQt.QtWidgets import (
 
 from ...backend.protocol import data_home
 from ..core.accelerator import find_gpu, torch_build
-from ..core.backend_client import PLUGIN_ROOT, close_session_client
+from ..core.backend_client import PLUGIN_ROOT, session_client
 from ..core.environment import backend_python, save_choice
 from ..core.installation import CPU_BYTES, CUDA_BYTES, remove
 from ..core.setup_task import SetupTask
@@ -82,6 +82,7 @@ class SetupDialog(QDialog):
 
     def start(self) -> None:
         """Set up, or go on with a try that broke."""
+        session_client().end_child()  # a running backend would hold files that are replaced
         wheels = self.wheels_box.filePath()
         self._task = SetupTask(Path(wheels) if wheels else None)
         self._task.said.connect(self.log.appendPlainText)
@@ -101,11 +102,13 @@ class SetupDialog(QDialog):
         except (OSError, ValueError) as error:
             self.log.appendPlainText(str(error))
             return
+        session_client().end_child()
         self._changed()
+        self.ready.emit()
 
     def remove(self) -> None:
         """Delete the environment."""
-        close_session_client()
+        session_client().end_child()
         remove(data_home())
         self._changed()
 
@@ -114,17 +117,16 @@ class SetupDialog(QDialog):
         if problem:
             self.log.appendPlainText(problem)
         self._changed()
+        if not problem:
+            self.ready.emit()
 
     def _changed(self) -> None:
         self._show_state()
-        if backend_python(PLUGIN_ROOT, data_home()).path:
-            self.ready.emit()
 
     def _show_state(self) -> None:
         found, build = backend_python(PLUGIN_ROOT, data_home()), torch_build(find_gpu())
         size = CUDA_BYTES if (build.name or "").startswith("cu") else CPU_BYTES
-        state = tr("The backend's Python: {}").format(found.sentence) if found.path else tr(
-            "The backend has no Python environment yet.")
+        state = tr("The backend's Python: {}").format(found.sentence) if found.path else found.sentence
         self.state_label.setText("\n\n".join([state, tr(
             "Set up makes one in {} with uv, apart from QGIS: up to {:.0f} GB. {}").format(
                 data_home(), size / 1e9, build.reason)]))

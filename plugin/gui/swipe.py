@@ -49,6 +49,8 @@ class SwipeTool(QgsMapTool):
 
     def set_layer(self, layer: QgsRasterLayer) -> None:
         """What is shown left of the pointer."""
+        if self._layer:
+            self._layer.willBeDeleted.disconnect(self._layer_gone)
         self._layer = layer
         layer.willBeDeleted.connect(self._layer_gone)
         if self._curtain:
@@ -80,6 +82,11 @@ class SwipeTool(QgsMapTool):
     def _render(self) -> None:
         if self._layer is None:
             return
+        if self._job:
+            self._job.finished.disconnect(self._rendered)
+            self._job.cancelWithoutBlocking()
+            self._job.finished.connect(self._job.deleteLater)
+            self._job.setParent(self)
         settings = QgsMapSettings(self._canvas.mapSettings())
         settings.setLayers([self._layer])
         self._job = QgsMapRendererParallelJob(settings)

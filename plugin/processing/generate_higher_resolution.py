@@ -27,7 +27,7 @@ from ...backend.protocol import (
     stage_paths,
 )
 from ..core.backend_client import BackendCancelled, BackendError
-from ..core.jobs import run_job
+from ..core.jobs import is_unfinished, run_job
 from ..core.layers import (
     LayerError,
     LayerSource,
@@ -152,6 +152,7 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
         """Run the job; whatever goes wrong leaves as a QgsProcessingException with a sentence."""
         output = self.parameterAsOutputLayer(parameters, OUTPUT, context)
         folder: Optional[Path] = None
+        job: Optional[Job] = None
         try:
             if self._request.source.path is None:
                 folder = new_snapshot_folder(data_home())
@@ -160,7 +161,7 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
         except (BackendError, LayerError, FieldError, OSError) as error:
             raise QgsProcessingException(str(error)) from error
         finally:
-            if folder:
+            if folder and not (job and is_unfinished(job)):  # a job that is resumed reads the copy again
                 shutil.rmtree(folder, ignore_errors=True)
         if context.willLoadLayerOnCompletion(output):
             project = context.layerToLoadOnCompletionDetails(output).project

@@ -198,13 +198,59 @@ def test_the_map_fills_while_a_job_runs(dock, window, tmp_path):
     assert layers() == ["large", "scene"]
 
 
-def test_jobs_wait_for_each_other(dock):
+def test_jobs_wait_for_each_other_and_overwrite_nothing(dock, tmp_path):
     planned(dock)
     dock.run()
     dock.run()
     assert len(dock.runs) == 2
     events_until(lambda: not dock.runs)
     assert len([name for name in layers() if "synthetic" in name]) == 2
+    assert len(list(tmp_path.glob("scene_2.5m_seed0*.tif"))) == 2
+
+
+def test_a_job_that_cannot_be_prepared_ends_with_a_sentence(dock, module):
+    run = module("plugin.core.runs").Run(module("plugin.core.planner").algorithm(), {"INPUT": "nowhere"})
+    said, ended = [], []
+    run.failed.connect(said.append)
+    run.ended.connect(lambda: ended.append(True))
+    run.start()
+    events_until(lambda: ended)
+    assert said
+
+
+def test_without_a_layer_nothing_happens(dock):
+    planned(dock)
+    QgsProject.instance().clear()
+    events_until(lambda: "Load a raster layer" in dock.cost_label.text())
+    dock.run()
+    dock.make_preview()
+    dock.copy_python.trigger()
+    assert not dock.runs and not dock.run_box.run_button.isEnabled()
+
+
+def test_a_crs_that_is_assigned_later_is_seen(dock, window, tmp_path, layer):
+    bare = show(window, write_raster(tmp_path / "nowhere.tif", 48, epsg=None), "nowhere")
+    dock.show_layer(bare)
+    events_until(lambda: "no coordinate reference system" in dock.cost_label.text())
+    bare.setCrs(layer.crs())
+    planned(dock)
+
+
+def test_a_kept_job_of_a_service_can_be_resumed(dock, module, tiles, tmp_path):
+    QgsProject.instance().addMapLayer(tiles)
+    dock.show_layer(tiles)
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(0, 0, 8e6, 8e6), tiles.crs())
+    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 20000, "STEPS": 60})
+    dock.form.output_box.setFilePath(str(tmp_path / "web.tif"))
+    planned(dock)
+    dock.run()
+    events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
+    dock.stop(keep=True)
+    events_until(lambda: not dock.runs)
+    dock.resume(str(tmp_path / "web.tif.metaearth-job"), "web")
+    events_until(lambda: not dock.runs)
+    assert dock.run_box.label.text().startswith("Done") and (tmp_path / "web.tif").exists()
+    assert not any((module("backend.protocol").data_home() / "snapshots").iterdir())
 
 
 def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, module, window, tmp_path):
@@ -230,7 +276,8 @@ def test_discarded_jobs_are_gone(dock, module, window, tmp_path):
     events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
     dock.stop(keep=True)
     events_until(lambda: not dock.runs)
-    module("plugin.core.unfinished").discard(str(tmp_path / job_folders(tmp_path)[0]), dock)
+    job = module("backend.protocol").UnfinishedJob(str(tmp_path / job_folders(tmp_path)[0]), "", "", "")
+    module("plugin.core.unfinished").discard(job, dock)
     wait_for(lambda: events_until(lambda: not job_folders(tmp_path)), 20)
 
 

@@ -7,6 +7,7 @@ from qgis_support import events_until
 @pytest.fixture
 def page(module):
     page = module("plugin.gui.options").OptionsPage(None, lambda: None)
+    page.show()
     events_until(lambda: page.models_list.count())
     yield page
     settings = module("plugin.core.settings")
@@ -52,4 +53,5 @@ def test_models_are_added_and_removed(page, home, tmp_path, module):
 
 
 def test_sizes_of_the_folders_are_shown(page, home):
-    assert str(home) in page.storage_label.text() and "models" in page.storage_label.text()
+    events_until(lambda: "models" in page.storage_label.text())
+    assert str(home) in page.storage_label.text()

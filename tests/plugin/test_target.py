@@ -24,10 +24,16 @@ def test_a_target_less_than_one_stage_away_is_one_stage(target):
 
 def test_names_of_results_overwrite_nothing(module, tmp_path):
     names = module("plugin.core.output_names")
-    first = names.suggested_output(tmp_path, "Wald & Wiese", 2.5, 7)
-    assert first == str(tmp_path / "Wald_Wiese_2.5m_seed7.tif")
+
+    def suggested(taken=()):
+        return names.suggested_output(tmp_path, "Wald & Wiese", 2.5, 7, 2, taken)
+
+    assert suggested() == str(tmp_path / "Wald_Wiese_2.5m_seed7.tif")
     (tmp_path / "Wald_Wiese_2.5m_seed7_stage1.tif").touch()
-    assert names.suggested_output(tmp_path, "Wald & Wiese", 2.5, 7) == str(tmp_path / "Wald_Wiese_2.5m_seed7_2.tif")
+    assert suggested() == str(tmp_path / "Wald_Wiese_2.5m_seed7_2.tif")
+    assert suggested(names.written_by(suggested(), 2)) == str(tmp_path / "Wald_Wiese_2.5m_seed7_3.tif")
+    (tmp_path / "x_stage1.tif").touch()
+    assert names.in_the_way(str(tmp_path / "x_stage2.tif"), 2) == [str(tmp_path / "x_stage1.tif")]
     assert names.first_writable(["", str(tmp_path / "none"), str(tmp_path)]) == tmp_path
 
 
