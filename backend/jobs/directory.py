@@ -217,9 +217,10 @@ class JobDirectory:
         return found
 
     def write_mosaic(
-        self, name: str, plan: JobPlan, sample: int, stage: int, blocks: list[Block], region: Region
+        self, name: str, plan: JobPlan, sample: int, stage: int, blocks: list[Block], region: Region,
+        masked: bool = False,
     ) -> Path:
-        """A VRT of ``region`` over blocks of a stage."""
+        """A VRT of ``region`` over blocks of a stage; ``masked``: without data where there is no block."""
         path, of_stage = self.folder / name, plan.stages[stage - 1]
         source = Path(plan.job.input).name
         write_mosaic(
@@ -231,6 +232,7 @@ class JobDirectory:
             plan.nodata,
             colour_interpretation(plan.bands, plan.alpha),
             provenance.tags(stage, of_stage.grid.pixel_size_m, source, plan.sha256, plan.facts),
+            masked,
         )
         return path
 

@@ -177,7 +177,7 @@ class JobRun:
         self.live_number += 1
         stage = self.plan.stages[self.stage - 1]
         name = f"live-{self.live_number:04d}.vrt"
-        path = self.directory.write_mosaic(name, self.plan, self.sample, self.stage, finished, stage.asked)
+        path = self.directory.write_mosaic(name, self.plan, self.sample, self.stage, finished, stage.asked, masked=True)
         self.mosaic = str(path)
         with suppress(OSError):  # a program may have it open
             (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)

@@ -208,8 +208,12 @@ def write_mosaic(
     nodata: float | None,
     colours: list[ColorInterp],
     tags: dict[str, str],
+    masked: bool = False,
 ) -> None:
-    """A VRT of ``region`` over block files; ``grid`` is the whole stage's."""
+    """A VRT of ``region`` over block files; ``grid`` is the whole stage's.
+
+    ``masked``: where there is no block, there is no data, instead of zeros.
+    """
     area = grid.crop(region)
     root = ElementTree.Element("VRTDataset", rasterXSize=str(area.width), rasterYSize=str(area.height))
     if grid.crs is not None:
@@ -225,19 +229,27 @@ def write_mosaic(
             ElementTree.SubElement(band, "NoDataValue").text = "nan" if math.isnan(nodata) else repr(nodata)
         ElementTree.SubElement(band, "ColorInterp").text = colour.name.capitalize()
         for block, place in blocks:
-            _add_source(band, path, block, place, region, index)
+            _add_source(band, path, block, place, region, str(index))
+    if masked and ColorInterp.alpha not in colours:
+        mask = ElementTree.SubElement(
+            ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType=GDAL_TYPES["uint8"]
+        )
+        for block, place in blocks:
+            _add_source(mask, path, block, place, region, "mask,1")
     with writing(path):
         path.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
 
 
-def _add_source(band: ElementTree.Element, vrt: Path, block: Path, place: Region, region: Region, index: int) -> None:
+def _add_source(
+    band: ElementTree.Element, vrt: Path, block: Path, place: Region, region: Region, band_name: str
+) -> None:
     shared = place.intersection(region)
     if shared.height <= 0 or shared.width <= 0:
         return
     source = ElementTree.SubElement(band, "SimpleSource")
     name = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
     name.text = block.relative_to(vrt.parent).as_posix()
-    ElementTree.SubElement(source, "SourceBand").text = str(index)
+    ElementTree.SubElement(source, "SourceBand").text = band_name
     for tag, origin in (("SrcRect", place), ("DstRect", region)):
         part = shared.relative_to(origin)
         ElementTree.SubElement(

@@ -6,14 +6,26 @@ import atexit
 import itertools
 import queue
 import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 from qgis.PyQt import sip
-from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QObject, Qt, QThread, QTimer, pyqtSignal, pyqtSlot
+from qgis.PyQt.QtCore import (
+    QCoreApplication,
+    QEventLoop,
+    QObject,
+    Qt,
+    QThread,
+    QThreadPool,
+    QTimer,
+    pyqtSignal,
+    pyqtSlot,
+)
 
 from ...backend import protocol
-from .backend_process import BackendProcess, BackendState
+from .backend_process import STOPPED, BackendProcess, BackendState
+from .translate import tr
 
 POLL_MS = 100
 PLUGIN_ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +81,7 @@ class BackendClient(QObject):
     def __init__(self, root: Path, home: Path) -> None:
         super().__init__()
         self._ids = itertools.count(1)
+        self._closed = threading.Event()
         self._thread = QThread()
         self._process = BackendProcess(root, home)
         self._process.moveToThread(self._thread)
@@ -98,9 +111,12 @@ class BackendClient(QObject):
         ``is_cancelled`` and ``keep`` (what becomes of a cancelled job's finished blocks) are called in the caller's
         thread.
         """
+        if is_cancelled():
+            raise BackendCancelled(tr("The job was cancelled."), "cancelled")
         id_, messages = next(self._ids), queue.SimpleQueue()
         self._post.emit(id_, method, params, messages.put)
-        return _result(self._wait(id_, messages, on_progress, is_cancelled, keep))
+        with _thread_lent_to_others():
+            return _result(self._wait(id_, messages, on_progress, is_cancelled, keep))
 
     def _wait(self, id_: int, messages: queue.SimpleQueue, on_progress: Callable[[protocol.Progress], None],
               is_cancelled: Callable[[], bool], keep: Callable[[], Optional[bool]]) -> dict:
@@ -116,6 +132,8 @@ class BackendClient(QObject):
                 if message.get("method") != "progress":
                     return message
                 on_progress(protocol.Progress(**message["params"]))
+            if self._closed.is_set():  # what was posted since then nobody reads
+                raise BackendError(tr("QGIS is closing."), STOPPED)
             if not cancelling and is_cancelled():
                 cancelling = True
                 self._cancel.emit(id_, keep())
@@ -128,6 +146,20 @@ class BackendClient(QObject):
         """End the child and its thread; returns when both are gone."""
         self._close.emit()
         self._thread.wait()
+        self._closed.set()
+
+
+@contextmanager
+def _thread_lent_to_others() -> Iterator[None]:
+    """While a task of QGIS only waits, another may have its place in the pool: maps are drawn there too."""
+    pool, in_pool = QThreadPool.globalInstance(), QThread.currentThread() != QCoreApplication.instance().thread()
+    if in_pool:
+        pool.releaseThread()
+    try:
+        yield
+    finally:
+        if in_pool:
+            pool.reserveThread()
 
 
 def _result(message: dict) -> dict:

@@ -6,6 +6,7 @@ from typing import Optional
 
 from qgis.core import QgsProject, QgsRasterLayer, QgsRasterRenderer
 
+from .styles import apply_style
 from .translate import tr
 
 
@@ -29,7 +30,7 @@ class LiveLayer:
             if not layer.isValid():  # the next mosaic is there already
                 return
             if self._renderer:
-                layer.setRenderer(self._renderer.clone())
+                apply_style(layer, self._renderer)
             self._id = layer.id()
             QgsProject.instance().addMapLayer(layer, False)
             QgsProject.instance().layerTreeRoot().insertLayer(0, layer)

@@ -21,7 +21,7 @@ from ...backend.protocol import JobSummary
 from .extents import extent_text
 from .planner import algorithm, ask_plan
 from .runs import Run
-from .styles import result_renderer
+from .styles import apply_style, result_renderer
 from .translate import tr
 
 NOT_IN_A_PREVIEW = ("EXTENT", "SAMPLES", "JOB_DIR", "EXECUTOR", "COMPILE")
@@ -92,7 +92,7 @@ class Preview(QObject):
             self.failed.emit(tr("The preview cannot be read."))
             return
         if self._renderer:
-            self._result.setRenderer(self._renderer)
+            apply_style(self._result, self._renderer)
         for layer in (self._layer, self._result):
             settings = QgsMapSettings()
             settings.setLayers([layer])

@@ -18,6 +18,7 @@ from qgis.core import (
 from qgis.PyQt import sip
 
 from ...backend.protocol import JobResult
+from .styles import apply_style
 from .translate import tr
 
 SCALE = 4
@@ -64,7 +65,7 @@ def dress(layer: QgsRasterLayer, renderer: Optional[QgsRasterRenderer]) -> None:
     rows = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     QgsLayerNotesUtils.setLayerNotes(layer, f"<p><b>{html.escape(warning)}</b></p><ul>{rows}</ul>")
     if renderer and "statistic" not in tags:
-        layer.setRenderer(renderer.clone())
+        apply_style(layer, renderer)
 
 
 class LayerDresser(QgsProcessingLayerPostProcessorInterface):

@@ -6,6 +6,7 @@ from typing import List, Optional
 
 from qgis.core import (
     QgsMultiBandColorRenderer,
+    QgsRaster,
     QgsRasterLayer,
     QgsRasterRenderer,
     QgsSingleBandGrayRenderer,
@@ -33,9 +34,15 @@ def result_renderer(source: QgsRasterLayer, bands: Optional[List[int]] = None) -
         clone.setBand(1)
     else:
         return None
-    if clone.alphaBand() > 0:
-        clone.setAlphaBand(-1)
     return clone
+
+
+def apply_style(layer: QgsRasterLayer, renderer: QgsRasterRenderer) -> None:
+    """Show a layer by a copy of ``renderer``, transparent where its own alpha band says so."""
+    clone, last = renderer.clone(), layer.bandCount()
+    alpha = layer.dataProvider().colorInterpretation(last) == QgsRaster.ColorInterpretation.AlphaBand
+    clone.setAlphaBand(last if alpha else -1)
+    layer.setRenderer(clone)
 
 
 def _bands_of(renderer: QgsRasterRenderer) -> List[int]:

@@ -178,7 +178,9 @@ def begin_long():
 def cancel():
     stall = Stall()
     begin_long()
-    QTest.qWait(12000)
+    click(dock().preview_button)  # waits behind the job, and takes another of QGIS's threads
+    QTest.qWait(8000)
+    until(lambda: not iface.mapCanvas().isDrawing(), 30)
     shot("6-filling")
     seen["filling_stall_ms"] = stall.read()
     seen["cancel_s"] = timed(dock().run_box.drop_action.trigger, lambda: not dock().runs)
@@ -263,7 +265,8 @@ def main():
         shot("error")
     with open(os.environ["METAEARTH_TEST_REPORT"], "w", encoding="utf-8") as report:
         json.dump(seen, report)
-    # Asks nothing about layers that were not saved.
+    # QGIS asks about tasks that still run and about layers that were not saved.
+    until(lambda: not QgsApplication.taskManager().countActiveTasks(), 30)
     QgsProject.instance().clear()
     iface.actionExit().trigger()
 

@@ -111,3 +111,16 @@ def test_a_data_root_that_cannot_be_written_is_told(backend, tmp_path, monkeypat
     with pytest.raises(backend.BackendError, match="cannot be written"):
         ask(client, "plan", {})
     client.close()
+
+
+def test_a_request_after_the_end_is_told_so(backend, home):
+    client = backend.BackendClient(CHECKOUT, home)
+    client.close()
+    with pytest.raises(backend.BackendError, match="closing"):
+        ask(client, "models", {})
+
+
+def test_what_is_cancelled_before_it_begins_starts_nothing(client, backend):
+    with pytest.raises(backend.BackendCancelled):
+        ask(client, "models", {}, is_cancelled=lambda: True)
+    assert client.state.stage == "stopped"
