@@ -325,6 +325,10 @@ def resumption(data: Path, progress: Callable[[str], None]) -> list[Row]:
     ]
 
 
+WINDOW_SECONDS = 0.4
+"""What metaearth-lite takes for a window on two cores."""
+
+
 def workers(progress: Callable[[str], None]) -> list[Row]:
     """One worker process against two, with a network that sleeps."""
     from distributed import Client
@@ -340,7 +344,7 @@ def workers(progress: Callable[[str], None]) -> list[Row]:
             progress(f"{count} at work")
             with local_cluster(count, "cpu") as cluster, Client(cluster) as client:
                 client.wait_for_workers(count)
-                client.run(sleep_instead, 0.25)
+                client.run(sleep_instead, WINDOW_SECONDS)
                 job = Job.from_dict(
                     {"input": source, "output": str(folder / f"{count}.tif"), "model": str(bundle.folder),
                      "device": "cpu", "precision": "float32", "executor": cluster.scheduler_address}

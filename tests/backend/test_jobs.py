@@ -8,11 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rio_cogeo import cog_validate
@@ -104,6 +107,30 @@ def test_a_preview_of_one_window_shows_the_runs_pixels(small_model, scene, tmp_p
     extent = [500_080, 4_999_840, 500_160, 4_999_920]
     preview = run(small_model, source, tmp_path / "preview.tif", extent=extent)
     np.testing.assert_array_equal(read(preview.outputs[0]), read(whole.outputs[0])[:, 32:64, 32:64])
+
+
+def test_the_planned_preview_is_one_window_of_the_last_stage(small_model, scene, tmp_path):
+    source, _ = scene
+    extent = [500_100, 4_999_880, 500_110, 4_999_890]
+    plan = make_plan(small_job(small_model, source, tmp_path / "x.tif", extent=extent))
+    xmin, ymin, xmax, ymax = plan.preview_extent
+    assert (xmin, ymin, xmax, ymax) == (500_080, 4_999_860, 500_140, 4_999_920)  # 8 output pixels less than a stride
+    whole = make_plan(small_job(small_model, source, tmp_path / "x.tif", extent=plan.preview_extent))
+    assert whole.windows == [1]
+
+
+def test_copies_of_one_layer_have_equal_pixels_where_they_overlap(small_model, make_raster, tmp_path):
+    """The second copy begins 8 rows and 16 columns further on; a stride of this model is 8 source pixels."""
+    values = np.random.default_rng(2).integers(0, 255, (3, 80, 80))
+    results = []
+    for row, col in ((0, 0), (8, 16)):
+        transform = Affine(10, 0, 500_000 + 10 * col, 0, -10, 5_000_000 - 10 * row)
+        path = make_raster(f"{row}.tif", values=values[:, row:row + 64, col:col + 64], transform=transform)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(METAEARTH_ANCHOR=f"{row - 16} {col - 16}")
+        extent = [500_320, 4_999_600, 500_400, 4_999_680]
+        results.append(read(run(small_model, path, tmp_path / f"out{row}.tif", stages=2, extent=extent).outputs[1]))
+    np.testing.assert_array_equal(*results)
 
 
 def test_blocks_in_order_compute_every_window_once(small_model, scene):
@@ -248,8 +275,8 @@ def test_a_poison_block_does_not_stop_the_others(small_model, scene, tmp_path, m
 
 
 def fill(disk, spare=8192):
-    """Take all space of a small file system but ``spare``."""
-    with (disk / "other").open("ab") as stream:
+    """Take all space of a small file system but ``spare``, or what the job's writing thread leaves of it."""
+    with suppress(OSError), (disk / "other").open("ab", buffering=0) as stream:
         stream.write(bytes(max(0, shutil.disk_usage(disk).free - spare)))
 
 

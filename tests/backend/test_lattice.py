@@ -41,9 +41,9 @@ def test_what_is_kept_lies_a_margin_inside_the_window(lattice, index):
     assert lattice.origin(index) + lattice.window - stop == lattice.margin
 
 
-def test_default_lattice_has_stride_224_and_pixel_0_in_one_window_only():
+def test_default_lattice_has_stride_208_and_pixel_0_in_one_window_only():
     lattice = Lattice()
-    assert lattice.stride == 224
+    assert lattice.stride == 208
     assert list(lattice.indices(0, 1)) == [0]
 
 

@@ -162,3 +162,41 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path):
                 return
         time.sleep(0.1)
     pytest.fail("the backend outlived its parent")
+
+
+def test_a_cancel_says_what_becomes_of_finished_blocks(child, small_model, make_raster, tmp_path):
+    """Questions are answered while the job runs; what is kept is listed, and deleted when asked."""
+    source, folder = make_raster(height=60, width=60), tmp_path / "out.tif.metaearth-job"
+    long_job = job(small_model, source, tmp_path / "out.tif", steps=200, stages=2)
+    child.send("generate", long_job, 1)
+    end = time.monotonic() + TIMEOUT
+    while not list(folder.glob("blocks/1/s1/*.tif")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    child.send("plan", long_job, 2)
+    assert child.answer(2)[0]["result"]["windows"] > 0
+    child.send("unfinished", {}, 3)
+    assert str(folder) not in [j["folder"] for j in child.answer(3)[0]["result"]["jobs"]]
+    child.send("discard", {"folder": str(folder)}, 4)
+    assert child.answer(4)[0]["error"]["data"]["condition"] == "busy"
+    child.send("cancel", {"id": 1, "keep": True})
+    assert child.answer(1)[0]["error"]["data"]["condition"] == "cancelled"
+    child.send("unfinished", {}, 5)
+    (kept,) = [j for j in child.answer(5)[0]["result"]["jobs"] if j["folder"] == str(folder)]
+    assert kept["input"] == source and kept["output"] == str(tmp_path / "out.tif")
+    child.send("resume", {"folder": str(folder)}, 6)
+    child.send("cancel", {"id": 6, "keep": False})
+    assert child.answer(6)[0]["error"]["data"]["condition"] == "cancelled"
+    child.send("discard", {"folder": str(folder)}, 7)
+    answer = child.answer(7)[0]
+    assert answer.get("result") == {} or "holds no unfinished job" in answer["error"]["message"]
+    assert not folder.exists()
+
+
+def test_models_and_clusters_are_told(child, small_model, tmp_path):
+    child.send("models", {}, 1)
+    assert "metaearth-lite" in [m["id"] for m in child.answer(1)[0]["result"]["models"]]
+    child.send("add_model", {"source": str(tmp_path)}, 2)
+    assert "no model bundle" in child.answer(2)[0]["error"]["message"]
+    child.send("cluster", {"executor": str(tmp_path / "none.json")}, 3)
+    assert "No Dask scheduler answers" in child.answer(3)[0]["error"]["message"]
