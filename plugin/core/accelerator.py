@@ -71,7 +71,7 @@ def torch_build(gpu: Optional[Gpu], system: str = sys.platform, machine: str = "
         return TorchBuild("cu126", f"{name} runs CUDA 12.6.")
     if gpu.capability < (5, 0):
         return TorchBuild("cpu", f"{name} is older than torch's builds for GPUs, so the processor is used.")
-    return TorchBuild("cpu", f"{name} needs a newer driver: update it, then set MetaEarth up again.")
+    return TorchBuild("cpu", f"{name} needs a newer driver; with that one, run the set-up again.")
 
 
 def hardware() -> str:
