@@ -18,6 +18,7 @@ models         ``{}``                                             `Models`
 add_model      ``{"source": "...", "sha256": "..."}``             `Models`, the added one among them
 remove_model   ``{"id": "..."}``                                  `Models`, without it
 cluster        ``{"executor": "tcp://..."}``                      `ClusterInfo`
+diagnose       ``{}``                                             `Diagnosis`
 cancel         ``{"id": 3, "keep": true}``                        none; the cancelled request ends in an error
 shutdown       ``{}``                                             ``{}``, then the process ends
 =============  =================================================  ==========================================
@@ -278,6 +279,13 @@ class ClusterInfo:
     address: str
     workers: int
     threads: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Names and lines for a report to those who are asked for help."""
+
+    facts: Dict[str, str]
 
 
 @dataclass(frozen=True)

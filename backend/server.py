@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from backend import protocol
 from backend.devices import choose_device, device_memory_bytes, device_name
+from backend.diagnosis import diagnose
 from backend.errors import Cancelled, Interrupted, MetaEarthError, PlanError
 from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
@@ -26,8 +27,8 @@ from backend.models.store import add_model, remove_model
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 
 GRACE_SECONDS = 10.0
-SLOW_METHODS = ("add_model", "cluster")
-"""They wait for a network, each in a thread of its own."""
+SLOW_METHODS = ("add_model", "cluster", "diagnose")
+"""They wait for a network or read much, each in a thread of its own."""
 
 
 @dataclasses.dataclass
@@ -116,6 +117,7 @@ class Server:
             "add_model": self._add_model,
             "remove_model": self._remove_model,
             "cluster": self._cluster,
+            "diagnose": lambda id_, params: diagnose(),
         }
         if method not in methods:
             return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from qgis.core import QgsApplication, QgsMapLayerType, QgsProject, QgsRasterLayer
 from qgis.gui import QgisInterface
@@ -141,8 +141,13 @@ class MetaEarthPlugin(QObject):
         self.open_dock()
 
     def copy_report(self) -> None:
-        """Put a diagnostic report on the clipboard."""
-        QgsApplication.clipboard().setText(report(session_client(), {}))
+        """Put a diagnostic report on the clipboard, with what the backend tells of itself if it can be started."""
+        question = session_client().ask("diagnose", {}, self)
+        question.answered.connect(lambda answer: self._report(answer["facts"]))
+        question.failed.connect(lambda sentence: self._report({"Backend": sentence}))
+
+    def _report(self, facts: Dict[str, str]) -> None:
+        QgsApplication.clipboard().setText(report(session_client(), facts))
         self.iface.messageBar().pushInfo("MetaEarth", tr("The diagnostic report is on the clipboard."))
 
     def _results_added(self, layers: list, source: Optional[QgsRasterLayer]) -> None:

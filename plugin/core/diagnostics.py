@@ -14,6 +14,7 @@ from qgis.core import Qgis, QgsSettings
 from qgis.PyQt.QtCore import PYQT_VERSION_STR, QT_VERSION_STR, QSysInfo
 
 from ...backend.protocol import ENGINE_VERSION, PROTOCOL_VERSION, data_home
+from .accelerator import find_gpu
 from .backend_client import PLUGIN_ROOT, BackendClient
 from .environment import backend_python
 from .settings import PREFIX
@@ -23,9 +24,9 @@ SECRET = re.compile(r"(?i)((?:api[_-]?key|token|password|passwd|secret|authoriza
 CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 
 
-def report(client: BackendClient, details: Dict[str, str]) -> str:
-    """The report as text; ``details`` are what the backend has said of itself."""
-    shake = client.state.handshake
+def report(client: BackendClient, facts: Dict[str, str]) -> str:
+    """The report as text; ``facts`` are the backend's `Diagnosis`, or why it gives none."""
+    shake, gpu = client.state.handshake, find_gpu()
     lines = [
         ("MetaEarth", f"{ENGINE_VERSION}, protocol {PROTOCOL_VERSION}"),
         ("QGIS", Qgis.QGIS_VERSION),
@@ -36,10 +37,10 @@ def report(client: BackendClient, details: Dict[str, str]) -> str:
         ("Backend's Python", backend_python(PLUGIN_ROOT, data_home()).sentence),
         ("Backend", client.state.stage),
         ("Device", f"{shake.device_name}, {shake.memory_bytes / 1e9:.1f} GB" if shake else "not known yet"),
-        *sorted(details.items()),
+        ("NVIDIA driver", f"{gpu.driver} ({gpu.name})" if gpu else "none"),
+        *facts.items(),
     ]
     text = [f"{name}: {value}" for name, value in lines]
-    text += ["", "Models:", *(f"  {m.id}: {m.folder}" for m in (shake.models if shake else []))]
     text += ["", "Settings:", *_settings(), "", "Last lines of the log:", *_log_lines()]
     return redacted("\n".join(text))
 

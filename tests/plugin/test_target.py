@@ -60,3 +60,15 @@ def test_a_report_names_no_user_and_no_secret(module, monkeypatch):
     monkeypatch.setenv("USER", "erika")
     text = redacted("/home/erika/data of erika; token=abc123 tls://erika:pw@host:1")
     assert text == "~/data of <user>; token=*** tls://***@host:1"
+
+
+def test_a_report_tells_releases_models_and_the_log(module, qgis_app):
+    from qgis_support import events_until
+
+    client, told = module("plugin.core.backend_client").session_client(), []
+    client.ask("diagnose", {}).answered.connect(lambda answer: told.append(answer["facts"]))
+    events_until(lambda: told)
+    text = module("plugin.core.diagnostics").report(client, told[0])
+    for line in ("QGIS: 3", "torch: 2.", "NVIDIA driver: ", "Model tiny: ", "Device: ", "Settings:", "Last lines"):
+        assert line in text
+    assert len(told[0]["Model tiny"]) == 64
