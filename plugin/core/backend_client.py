@@ -8,7 +8,7 @@ import queue
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional
 
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import (
@@ -55,6 +55,7 @@ class Question(QObject):
     def __init__(self, parent: Optional[QObject] = None) -> None:
         super().__init__(parent)
         self._arrived.connect(self._sort, Qt.ConnectionType.QueuedConnection)
+        _asked[:] = [other for other in _asked if not sip.isdeleted(other)] + [self]
 
     def receive(self, message: dict) -> None:
         """Take a message about the request; called in the backend's thread."""
@@ -67,7 +68,12 @@ class Question(QObject):
             self.answered.emit(_result(message))
         except BackendError as error:
             self.failed.emit(str(error))
+        _asked.remove(self)
         self.deleteLater()
+
+
+_asked: List[Question] = []
+"""A question without a parent lives until its answer was told."""
 
 
 class BackendClient(QObject):
