@@ -205,6 +205,8 @@ JOB_FIELDS: Tuple[JobField, ...] = (
              " result.", advanced=True),
 )
 
+FIELDS: Dict[str, JobField] = {field.name: field for field in JOB_FIELDS}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -513,6 +515,8 @@ def statistics_paths(output: str) -> List[str]:
     return [str(path.with_name(f"{path.stem}_{name}{path.suffix}")) for name in ("mean", "std")]
 
 
+PLAN_FILE = "plan.json"
+"""In a job's folder: the plan, as long as the job is not finished."""
 OWNER_FILE = "owner.json"
 """In a job's folder: host and pid of the process that works on it, or did last."""
 

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 TESTS="-m pytest -q tests/plugin tests/e2e tests/gui -m 'not slow'"
 VARIABLES="QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=$HOME"
 version() { $1 dpkg-query -W -f '${Version}' qgis 2>/dev/null | sed 's/+.*//'; }
-run() { echo "QGIS $(version "$1")"; eval "$1 env -i $VARIABLES $PWD/.venv-qgis/bin/python $TESTS"; }
+run() { echo "QGIS $(version "$1")"; $1 sh -c "cd '$PWD' && env -i $VARIABLES .venv-qgis/bin/python $TESTS"; }
 
 run ""
 
@@ -36,10 +36,4 @@ case $(version "chroot $root") in
     apt-get -qq install -y --no-install-recommends -t bookworm-backports qgis python3-qgis qgis-providers >/dev/null'
   ;;
 esac
-cat > "$base/inside.sh" <<EOF
-cd "$PWD"
-eval "env -i $VARIABLES $PWD/.venv-qgis/bin/python $TESTS"
-EOF
-cp "$base/inside.sh" "$root/tmp/inside.sh"
-echo "QGIS $(version "chroot $root")"
-chroot "$root" sh /tmp/inside.sh
+run "chroot $root"

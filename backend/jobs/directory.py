@@ -31,7 +31,7 @@ from backend.cascade.planning import Block
 from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
 from backend.jobs.plan import JobPlan
 from backend.models.bundle import Bundle, open_bundle
-from backend.protocol import OWNER_FILE, UnfinishedJob, data_home, unfinished_folder
+from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
 from backend.raster import provenance
 from backend.raster.grid import Region
 from backend.raster.output import (
@@ -45,7 +45,7 @@ from backend.raster.output import (
     writing,
 )
 
-PLAN, OWNER, LOCK, MODEL = "plan.json", OWNER_FILE, "lock", "model"
+PLAN, OWNER, LOCK, MODEL = PLAN_FILE, OWNER_FILE, "lock", "model"
 STOP = "stop"
 """A file of this name tells the workers of a cluster that the job is over."""
 PROBE = "probe-"
@@ -167,9 +167,13 @@ class JobDirectory:
                 note_of(self.folder).unlink(missing_ok=True)
                 self.folder.rmdir()
 
+    def owner(self) -> dict[str, Any]:
+        """``host``, ``pid`` and ``since`` (local time) of the process that works here, or did last."""
+        return dict(json.loads((self.folder / OWNER).read_text(encoding="utf-8")))
+
     def _owner(self) -> str:
         try:
-            owner = json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
+            owner = self.owner()
             return f" (process {owner['pid']} on {owner['host']}, since {owner['since']})"
         except (OSError, ValueError, KeyError):
             return ""
@@ -265,18 +269,14 @@ def unfinished_jobs() -> list[UnfinishedJob]:
     """The jobs begun on this account that have a plan and that nobody works on, the latest first."""
     found = []
     for note in unfinished_folder().glob("*.txt"):
-        with suppress(OSError, MetaEarthError):
+        with suppress(OSError, ValueError, KeyError, MetaEarthError):
             directory = JobDirectory(Path(note.read_text(encoding="utf-8")))
             if not directory.has_plan:
                 if directory.folder.parent.is_dir():  # else its disk may be away
                     note.unlink()
             elif not directory.is_held():
-                job, since = directory.plan().job, time.localtime((directory.folder / OWNER).stat().st_mtime)
-                found.append(
-                    UnfinishedJob(
-                        str(directory.folder), job.input, job.output, time.strftime("%Y-%m-%d %H:%M:%S", since)
-                    )
-                )
+                job = directory.plan().job
+                found.append(UnfinishedJob(str(directory.folder), job.input, job.output, directory.owner()["since"]))
     return sorted(found, key=lambda job: job.since, reverse=True)
 
 

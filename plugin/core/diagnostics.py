@@ -17,11 +17,11 @@ from ...backend.protocol import ENGINE_VERSION, PROTOCOL_VERSION, data_home
 from .accelerator import find_gpu
 from .backend_client import PLUGIN_ROOT, BackendClient
 from .environment import backend_python
+from .installation import CREDENTIALS
 from .settings import PREFIX
 
 LOG_LINES = 60
 SECRET = re.compile(r"(?i)((?:api[_-]?key|token|password|passwd|secret|authorization)\s*[=:]\s*)\S+")
-CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
 
 
 def report(client: BackendClient, facts: Dict[str, str]) -> str:

@@ -37,7 +37,7 @@ class BackendPython:
 def backend_python(root: Path, home: Path) -> BackendPython:
     """The first interpreter found: METAEARTH_PYTHON, the saved choice, the environment in ``home``, a checkout's."""
     for path, origin, chosen in _candidates(root, home):
-        if is_interpreter(path) and (path != interpreter_in(home / "env") or (home / "env" / READY).is_file()):
+        if is_interpreter(path):
             return BackendPython(path, f"{path} ({origin})")
         if chosen:
             return BackendPython(None, f"{path}, named by {origin}, is not a Python that can be started.")
@@ -68,7 +68,8 @@ def _candidates(root: Path, home: Path) -> List[Tuple[Path, str, bool]]:
     """Path, origin and whether the user chose it by name, in order of precedence."""
     named = [(os.environ.get(VARIABLE, ""), VARIABLE), (_saved_choice(home), str(home / SETTING))]
     chosen = [(Path(text), origin, True) for text, origin in named if text]
-    found = [(home / "env", "MetaEarth's own environment"), (root / ".venv", "the checkout's environment")]
+    own, checkout = (home / "env", "MetaEarth's own environment"), (root / ".venv", "the checkout's environment")
+    found = [own, checkout] if (home / "env" / READY).is_file() else [checkout]
     return chosen + [(interpreter_in(folder), origin, False) for folder, origin in found]
 
 

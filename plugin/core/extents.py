@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from qgis.core import QgsCoordinateReferenceSystem, QgsDistanceArea, QgsPointXY, QgsProject, QgsRectangle
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransformContext,
+    QgsDistanceArea,
+    QgsPointXY,
+    QgsProject,
+    QgsRectangle,
+)
 
 from .translate import tr
 
@@ -16,11 +23,17 @@ def extent_text(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> str:
     return f"{text} [{crs.authid()}]" if crs.authid() else text
 
 
+def on_ellipsoid(crs: QgsCoordinateReferenceSystem, transforms: QgsCoordinateTransformContext) -> QgsDistanceArea:
+    """Measures lines of a CRS on WGS 84, in metres."""
+    measure = QgsDistanceArea()
+    measure.setSourceCrs(crs, transforms)
+    measure.setEllipsoid("EPSG:7030")
+    return measure
+
+
 def size_km(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> Tuple[float, float]:
     """Width and height on the ground through the middle, in kilometres."""
-    measure = QgsDistanceArea()
-    measure.setSourceCrs(crs, QgsProject.instance().transformContext())
-    measure.setEllipsoid("EPSG:7030")
+    measure = on_ellipsoid(crs, QgsProject.instance().transformContext())
     centre = extent.center()
     across = (QgsPointXY(extent.xMinimum(), centre.y()), centre, QgsPointXY(extent.xMaximum(), centre.y()))
     along = (QgsPointXY(centre.x(), extent.yMinimum()), centre, QgsPointXY(centre.x(), extent.yMaximum()))

@@ -146,7 +146,7 @@ class Setup:
     def _uv(self) -> Path:
         """uv of our version: fetched before, or from the wheels, or from the package index, checked by its hash."""
         own = self.home / "bin" / ("uv.exe" if sys.platform == "win32" else "uv")
-        if own.is_file() and self._first_line([str(own), "--version"]).startswith(f"uv {UV}"):
+        if own.is_file() and _version(own).startswith(f"uv {UV}"):
             return own
         key = (sys.platform, hardware())
         if key not in UV_WHEELS:
@@ -219,9 +219,10 @@ class Setup:
             for line in process.stdout:
                 lines.append(line.rstrip())
                 self.tell(line)
+        except BaseException:
+            process.kill()
+            raise
         finally:
-            if process.poll() is None and sys.exc_info()[0]:
-                process.kill()
             status = process.wait()
         if self.cancelled():
             raise SetupCancelled("The set-up was stopped; what is downloaded is kept for the next try.")
@@ -242,13 +243,6 @@ class Setup:
         cache = self.home / "cache" / "uv"
         return {**kept, "UV_CACHE_DIR": str(cache), "UV_PYTHON_INSTALL_DIR": str(self.home / "python"),
                 "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
-
-    def _first_line(self, command: List[str]) -> str:
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=20)  # nosec B603 - our own uv
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        return told.stdout
 
 
 def remove(home: Path) -> None:
@@ -277,6 +271,15 @@ def needs_update(root: Path, home: Path) -> bool:
         return stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")).get("lock") != lock_digest(root)
     except (OSError, ValueError):
         return True
+
+
+def _version(uv: Path) -> str:
+    """What our own uv says of itself; empty if it cannot be started."""
+    try:
+        return subprocess.run([str(uv), "--version"], capture_output=True, text=True,  # nosec B603 - our own uv
+                              timeout=20, creationflags=NO_WINDOW).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -12,6 +12,7 @@ from qgis.PyQt.QtCore import pyqtSignal
 
 from ...backend.protocol import (
     OWNER_FILE,
+    PLAN_FILE,
     Job,
     JobResult,
     JobSummary,
@@ -57,7 +58,7 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
 
 def is_unfinished(job: Job) -> bool:
     """Whether a job has left something that can be resumed."""
-    return (Path(job.job_dir or default_job_folder(job.output)) / "plan.json").is_file()
+    return (Path(job.job_dir or default_job_folder(job.output)) / PLAN_FILE).is_file()
 
 
 def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
@@ -87,7 +88,7 @@ def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> J
 def source_of(folder: Path) -> str:
     """The source raster of an unfinished job; empty if its plan cannot be read."""
     try:
-        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))["job"]["input"]
+        return json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))["job"]["input"]
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -17,7 +17,6 @@ from qgis.core import (
     Qgis,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
-    QgsDistanceArea,
     QgsMultiBandColorRenderer,
     QgsPointXY,
     QgsProcessingFeedback,
@@ -35,6 +34,7 @@ from qgis.core import (
 from qgis.PyQt.QtCore import Qt
 
 from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS, data_home
+from .extents import on_ellipsoid
 from .translate import tr
 
 SNAP_PIXELS = ANCHOR_STEP
@@ -140,9 +140,7 @@ def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
     size, crs = own_pixel_size(layer), layer.crs()
     if size is None or not crs.isValid():
         return None
-    measure = QgsDistanceArea()
-    measure.setSourceCrs(crs, layer.transformContext())
-    measure.setEllipsoid("EPSG:7030")
+    measure = on_ellipsoid(crs, layer.transformContext())
     centre = layer.extent().center()
     right, up = QgsPointXY(centre.x() + size[0], centre.y()), QgsPointXY(centre.x(), centre.y() + size[1])
     measured = math.sqrt(measure.measureLine(centre, right) * measure.measureLine(centre, up))
@@ -155,6 +153,7 @@ def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
 
 def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     """Path of an empty raster with the grid and type of a snapshot of ``source``; it takes no space."""
+    _check_space(source.provider, grid, folder)
     path = str(folder / "blank.tif")
     image = source.provider.dataType(1) in IMAGE_TYPES
     kind = gdal.GDT_Byte if image else int(source.provider.dataType(1))
@@ -173,15 +172,11 @@ def _pixel_size(source: LayerSource, resolution_m: Optional[float]) -> Tuple[flo
     if not resolution_m:
         raise LayerError(tr("The layer {} has no pixel size of its own. Give the source resolution: the metres per "
                             "pixel at which it is read.").format(source.name))
-    return _in_units_of(source.crs, resolution_m)
+    return in_units_of(source.crs, resolution_m)
 
 
-def service_pixel_size(layer: QgsRasterLayer, resolution_m: float) -> Tuple[float, float]:
-    """The pixel size (x, y) in map units at which a layer without pixels of its own is read."""
-    return _in_units_of(layer.crs(), resolution_m)
-
-
-def _in_units_of(crs: QgsCoordinateReferenceSystem, metres: float) -> Tuple[float, float]:
+def in_units_of(crs: QgsCoordinateReferenceSystem, metres: float) -> Tuple[float, float]:
+    """A pixel size (x, y) in map units at which a layer without pixels of its own is read."""
     size = metres * QgsUnitTypes.fromUnitToUnitFactor(QgsUnitTypes.DistanceUnit.DistanceMeters, crs.mapUnits())
     return size, size
 

@@ -36,7 +36,7 @@ def ask_plan(parameters: Parameters, parent: QObject, planned: Callable[[JobSumm
     try:
         job = made.planned_job({**parameters, "OUTPUT": parameters.get("OUTPUT", QgsProcessing.TEMPORARY_OUTPUT)},
                                context, folder)
-    except (FieldError, LayerError, OSError, OverflowError, AttributeError) as error:
+    except (FieldError, LayerError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         failed(str(error))
         return

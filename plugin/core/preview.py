@@ -49,9 +49,7 @@ class Preview(QObject):
         self._jobs: List[QgsMapRendererParallelJob] = []
 
     def _layer_gone(self) -> None:
-        for job in self._jobs:
-            job.cancel()
-        self._jobs = []
+        self._stop_drawing()
         self._layer = None
         self.failed.emit(tr("The layer is gone."))
 
@@ -69,9 +67,13 @@ class Preview(QObject):
         """Make nothing any more."""
         if self._run:
             self._run.abandon(keep=False)
-        for job in self._jobs:
-            job.cancel()
+        self._stop_drawing()
         self.deleteLater()
+
+    def _stop_drawing(self) -> None:
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.cancel()
 
     def _generate(self, summary: JobSummary, tiles: int) -> None:
         xmin, ymin, xmax, ymax = summary.preview_extent
@@ -106,7 +108,7 @@ class Preview(QObject):
             job.start()
 
     def _drawn(self) -> None:
-        if not any(job.isActive() for job in self._jobs):
+        if self._jobs and not any(job.isActive() for job in self._jobs):
             before, after = (job.renderedImage() for job in self._jobs)
             self._jobs = []
             self.made.emit(before, after)

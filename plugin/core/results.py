@@ -19,9 +19,9 @@ from qgis.PyQt import sip
 
 from ...backend.protocol import JobResult
 from .styles import apply_style
+from .target import SCALE
 from .translate import tr
 
-SCALE = 4
 TAG_PREFIX = "METAEARTH_"
 VOCABULARY = "metaearth"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import List
 
+from ...backend.protocol import FIELDS
+
 SCALE = 4
-MAX_STAGES = 6
+MAX_STAGES = int(FIELDS["stages"].maximum)
 
 
 def stage_sizes(pixel_size_m: float, stages: int) -> List[float]:
@@ -17,8 +19,14 @@ def stage_sizes(pixel_size_m: float, stages: int) -> List[float]:
 def sizes_to(pixel_size_m: float, resolution_m: float) -> List[float]:
     """Metres per pixel of the source, of what it is resampled to first if need be, and of every stage."""
     stages = stages_to(pixel_size_m, resolution_m)
-    sizes = [resolution_m * SCALE**k for k in range(stages, -1, -1)]
-    return sizes if math.isclose(sizes[0], pixel_size_m, rel_tol=1e-6) else [pixel_size_m, *sizes]
+    return sizes_through(pixel_size_m, [resolution_m * SCALE**k for k in range(stages - 1, -1, -1)])
+
+
+def sizes_through(pixel_size_m: float, stages_m: List[float]) -> List[float]:
+    """The same, from metres per pixel of every stage."""
+    first = stages_m[0] * SCALE
+    resampled = [] if math.isclose(first, pixel_size_m, rel_tol=1e-6) else [first]
+    return [pixel_size_m, *resampled, *stages_m]
 
 
 def stages_to(pixel_size_m: float, resolution_m: float) -> int:

@@ -39,7 +39,7 @@ from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
 from ..core.cost import REFUSED, WARNING, cost_of
 from ..core.history import add_to_history, python_command, terminal_command
-from ..core.layers import own_pixel_size, service_pixel_size
+from ..core.layers import in_units_of, own_pixel_size
 from ..core.live import LiveLayer
 from ..core.models import card_of
 from ..core.output_names import in_the_way, written_by
@@ -48,6 +48,7 @@ from ..core.preview import Preview
 from ..core.results import add_results
 from ..core.runs import Run
 from ..core.styles import result_renderer
+from ..core.target import sizes_through
 from ..core.translate import tr
 from .backend_box import BackendBox
 from .before_after import BeforeAfter
@@ -78,7 +79,6 @@ class GenerateDock(QgsDockWidget):
         self._preview: Optional[Preview] = None
         self._last: Optional[Dict[str, Any]] = None
         self._current: Optional[Run] = None
-        self._how_it_ended = ""
         self._planner = Planner(self)
         self._planner.planned.connect(self._planned)
         self._planner.refused.connect(self._refused)
@@ -100,7 +100,7 @@ class GenerateDock(QgsDockWidget):
         inside = QWidget()
         layout = QVBoxLayout(inside)
         self.form = JobForm(self._algorithm, self.canvas, inside)
-        self.form.changed.connect(self._changed)
+        self.form.changed.connect(self.refresh)
         self.form.card_wanted.connect(self.show_card)
         self.cost_label = QLabel(self)
         self.cost_label.setWordWrap(True)
@@ -176,7 +176,8 @@ class GenerateDock(QgsDockWidget):
 
     # Cost
 
-    def _changed(self) -> None:
+    def refresh(self) -> None:
+        """Show the extent, and work the cost out anew; a preview of other parameters is made anew too."""
         self._show_extent()
         if self.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
@@ -194,11 +195,12 @@ class GenerateDock(QgsDockWidget):
             text = tr("About {} tiles are read from the service first.").format(tiles) + "\n" + text
         native = self.form.pixel_size_m()
         if native:
-            sizes = [stage.pixel_size_m for stage in summary.stages]
-            first = sizes[0] * 4
-            self.form.show_resolutions([native, *([first] if abs(first / native - 1) > 1e-6 else []), *sizes])
+            self.form.show_resolutions(sizes_through(native, [stage.pixel_size_m for stage in summary.stages]))
+        if cost.level == REFUSED:
+            self._refused(text)
+            return
         self._show_cost(text, cost.level)
-        self.run_box.set_ready(cost.level != REFUSED, "" if cost.level != REFUSED else text)
+        self.run_box.set_ready(True, "")
 
     def _refused(self, sentence: str) -> None:
         self._show_cost(sentence, REFUSED)
@@ -237,7 +239,7 @@ class GenerateDock(QgsDockWidget):
             centre = layer.extent().center()
         if not (self.form.extent() or layer.extent()).contains(centre):
             centre = (self.form.extent() or layer.extent()).center()
-        size = own_pixel_size(layer) or service_pixel_size(layer, self.form.pixel_size_m() or 1.0)
+        size = own_pixel_size(layer) or in_units_of(layer.crs(), self.form.pixel_size_m() or 1.0)
         self._preview.start(centre, size[0])
 
     def _show_preview(self, before: Any, after: Any) -> None:
@@ -256,9 +258,9 @@ class GenerateDock(QgsDockWidget):
         if layer is None:
             return
         path, stages = self.form.output_path(taken), self.form.stages()
-        if in_the_way(path, stages, taken):
-            self._refused(tr("{} exists already; choose another name for the result.").format(
-                in_the_way(path, stages, taken)[0]))
+        there = in_the_way(path, stages, taken)
+        if there:
+            self._refused(tr("{} exists already; choose another name for the result.").format(there[0]))
             return
         output = QgsProcessingOutputLayerDefinition(path, QgsProject.instance())
         parameters = {**self.parameters(), "OUTPUT": output}
@@ -284,7 +286,7 @@ class GenerateDock(QgsDockWidget):
         run.ended.connect(partial(self._forget, run))
         self.runs.append(run)
         if len(self.runs) == 1:
-            self.run_box.show_started(0)
+            self.run_box.show_started()
         run.start()
 
     def stop(self, keep: bool) -> None:
@@ -307,28 +309,24 @@ class GenerateDock(QgsDockWidget):
         text = tr("Done: {:.3g} m/px, seed {}.").format(results["GROUND_RESOLUTION"], results["SEED"])
         if psnr is not None:
             text += " " + tr("Averaged down it equals the source to {:.1f} dB.").format(psnr)
-        self._ended_with("\n".join([text, *run.feedback.warnings]))
+        self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))
         self.results_added.emit(layers, source)
 
     def _failed(self, sentence: str) -> None:
-        self._ended_with(sentence)
+        self.run_box.show_idle(sentence)
         self.left_unfinished.emit()
         self.messages.pushCritical("MetaEarth", sentence.splitlines()[0])
 
     def _cancelled(self) -> None:
-        self._ended_with(tr("Cancelled."))
+        self.run_box.show_idle(tr("Cancelled."))
         self.left_unfinished.emit()
-
-    def _ended_with(self, text: str) -> None:
-        self._how_it_ended = text
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
         run.live.remove()
-        self.run_box.show_idle(self._how_it_ended)
         if self.runs:
-            self.run_box.show_started(0)
-        self._changed()
+            self.run_box.show_started()
+        self.refresh()
 
     def _copy(self, as_text: Any) -> None:
         if not self._last and not self.form.layer():
@@ -354,14 +352,10 @@ class GenerateDock(QgsDockWidget):
         if state.handshake:
             self.form.show_models(state.handshake.models)
 
-    def refresh(self) -> None:
-        """Work everything out anew."""
-        self._changed()
-
     def showEvent(self, event: QShowEvent) -> None:
         """Work the cost out."""
         super().showEvent(event)
-        self._changed()
+        self.refresh()
 
     def hideEvent(self, event: QHideEvent) -> None:
         """Take the extent off the map."""

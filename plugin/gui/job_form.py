@@ -291,7 +291,6 @@ class JobForm(QWidget):
                 if own_pixel_size(layer) is None:
                     self.advanced_box.setCollapsed(False)
             self.extent_box.clear()
-        self._show_target()
         self._extent_changed()
 
     def pixel_size_m(self) -> Optional[float]:

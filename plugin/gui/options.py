@@ -25,15 +25,13 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
-from ...backend.protocol import JOB_FIELDS, ClusterInfo, ModelInfo, Models, data_home
+from ...backend.protocol import FIELDS, ClusterInfo, ModelInfo, Models, data_home
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import size_text
 from ..core.storage import clear, sizes
 from ..core.translate import tr
 from ..icons import ICON_PATH
-
-DEVICES = next(field for field in JOB_FIELDS if field.name == "device").choices
 
 
 class OptionsFactory(QgsOptionsWidgetFactory):
@@ -87,7 +85,7 @@ class OptionsPage(QgsOptionsPageWidget):
         box = QGroupBox(tr("Computing"), self)
         form = QFormLayout(box)
         self.device_box = QComboBox(box)
-        self.device_box.addItems(DEVICES)
+        self.device_box.addItems(FIELDS["device"].choices)
         self.device_box.setCurrentText(settings.read("device", "auto"))
         form.addRow(tr("Device"), self.device_box)
         self.executor_box = QLineEdit(settings.read("executor", ""), box)

@@ -59,13 +59,13 @@ class RunBox(QWidget):
         self.label.setText(text)
         self.label.setVisible(bool(text))
 
-    def show_started(self, waiting: int) -> None:
-        """A job has begun, or waits for ``waiting`` others."""
+    def show_started(self) -> None:
+        """A job has begun."""
         self.bar.setVisible(True)
         self.bar.setValue(0)
         self.cancel_button.setEnabled(True)
         self.label.setVisible(True)
-        self.label.setText(tr("Waiting for {} other jobs…").format(waiting) if waiting else tr("Starting…"))
+        self.label.setText(tr("Starting…"))
 
     def show_progress(self, progress: Progress) -> None:
         """Where the job is."""

@@ -20,6 +20,7 @@ from qgis.core import (
 )
 
 from ...backend.protocol import (
+    FIELDS,
     JOB_FIELDS,
     FieldError,
     Job,
@@ -44,7 +45,6 @@ from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
 from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
 
-FIELDS = {field.name: field for field in JOB_FIELDS}
 INPUT, OUTPUT = FIELDS["input"].parameter, FIELDS["output"].parameter
 
 

@@ -15,7 +15,7 @@ from qgis.core import (
     QgsProcessingParameterFile,
 )
 
-from ...backend.protocol import JOB_FIELDS
+from ...backend.protocol import FIELDS, PLAN_FILE
 from ..core.backend_client import BackendError
 from ..core.jobs import resume_job
 from ..core.results import metaearth_tags
@@ -55,7 +55,7 @@ class ResumeJob(MetaEarthAlgorithm):
         """Declare parameters and outputs."""
         self.addParameter(QgsProcessingParameterFile(FOLDER, tr("Job folder"),
                                                      behavior=QgsProcessingParameterFile.Behavior.Folder))
-        executor = parameter_of(next(field for field in JOB_FIELDS if field.name == "executor"), FOLDER)
+        executor = parameter_of(FIELDS["executor"], FOLDER)
         executor.setDefaultValue("")
         executor.setFlags(executor.flags() | QgsProcessingParameterDefinition.Flag.FlagOptional)
         executor.setHelp(tr("Where the rest is computed: local, or a Dask scheduler. Empty: as the job was started."))
@@ -66,7 +66,7 @@ class ResumeJob(MetaEarthAlgorithm):
     def checkParameterValues(self, parameters: Dict[str, Any], context: QgsProcessingContext) -> Tuple[bool, str]:
         """Whether there is a job in the folder."""
         folder = self.parameterAsString(parameters, FOLDER, context)
-        if not os.path.isfile(os.path.join(folder, "plan.json")):
+        if not os.path.isfile(os.path.join(folder, PLAN_FILE)):
             return False, tr("{} holds no unfinished job.").format(folder)
         return super().checkParameterValues(parameters, context)
 

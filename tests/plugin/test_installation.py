@@ -43,6 +43,11 @@ def test_machines_without_a_gpu_and_macs(accelerator):
     assert intel.name is None and "Intel" in intel.reason
 
 
+def test_the_pins_are_those_of_the_project(installation):
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    assert f'"{installation.TORCH}"' in project and f'"uv=={installation.UV}"' in project
+
+
 def test_a_folder_without_the_wheels_is_told(installation, tmp_path):
     lines = []
     setup = installation.Setup(CHECKOUT, tmp_path / "home", tmp_path, lines.append)
