@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
@@ -63,6 +64,21 @@ def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
         bar.update(progress.windows_done - bar.n)
 
     return report, bar.close
+
+
+@contextmanager
+def counted(unit: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A report (done, total, message) that moves a progress bar on the terminal; silent where stderr is none."""
+    from tqdm import tqdm
+
+    with tqdm(total=None, unit=unit, disable=None) as bar:
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.total = total
+            bar.set_description(message, refresh=False)
+            bar.update(done - bar.n)
+
+        yield report
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -135,12 +151,51 @@ def serve(arguments: argparse.Namespace) -> int:
     return serve_stdio()
 
 
-def train(arguments: argparse.Namespace) -> int:
-    """Train a model on a folder of imagery."""
-    from backend.training.run import train_bundle
+def prepare(arguments: argparse.Namespace) -> int:
+    """Cut imagery into a training set."""
+    check = raise_on_signals()
+    from backend.training.prepare import Preparation
+    from backend.training.prepare import prepare as run
 
-    data, output = Path(arguments.data), Path(arguments.output)
-    train_bundle(arguments.config, data, output, arguments.set, arguments.device, arguments.start)
+    wanted = Preparation(
+        tuple(arguments.sources),
+        arguments.output,
+        tuple(arguments.gsd),
+        arguments.halvings,
+        arguments.chip,
+        arguments.max_cloud,
+        arguments.cell_km,
+        arguments.licence,
+        arguments.source_resolution,
+        arguments.collection,
+    )
+    with counted("chip") as report:
+        facts = run(wanted, arguments.workers, report, check)
+    print((Path(arguments.output) / "README.md").read_text(encoding="utf-8"))
+    return 0 if sum(facts["chips"].values()) else FAILED
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a model on a prepared set or a folder of imagery."""
+    check = raise_on_signals()
+    from backend.training.run import smoke, train_bundle, usual_workers
+
+    if arguments.smoke:
+        print(smoke(arguments.config, arguments.set, arguments.device))
+        return 0
+    if not (arguments.data and arguments.output):
+        raise FieldError("Give --data and --output, or --smoke.")
+    workers = usual_workers() if arguments.workers is None else arguments.workers
+    train_bundle(
+        arguments.config,
+        Path(arguments.data),
+        Path(arguments.output),
+        arguments.set,
+        arguments.device,
+        arguments.start,
+        workers,
+        check=check,
+    )
     return 0
 
 
@@ -203,13 +258,34 @@ def build_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
 
-    verb = verbs.add_parser("train", help="train a model")
+    verb = verbs.add_parser("prepare", help="cut imagery into a training set, split by place")
+    verb.add_argument("sources", nargs="+", metavar="PATH", help="rasters, VRTs, or folders of them")
+    verb.add_argument("--output", required=True, help="folder for the set; a set begun there is finished")
+    verb.add_argument("--gsd", nargs="+", type=float, default=[], metavar="M",
+                      help="metres per pixel of the chips, such as 64 16 4; else each raster's own and its halvings")
+    verb.add_argument("--halvings", type=int, default=2, metavar="N", help="how often a raster's detail is halved")
+    verb.add_argument("--chip", type=int, default=256, metavar="N", help="pixels along a chip's side")
+    verb.add_argument("--max-cloud", type=float, default=0.5, metavar="SHARE",
+                      help="largest share of bright grey pixels (cloud, but snow too); 1 keeps all chips")
+    verb.add_argument("--cell-km", type=float, default=0.0, metavar="KM",
+                      help="side of the cells that places are split by; 0: eight of the coarsest chips")
+    verb.add_argument("--licence", default="", help="licence of the imagery, written into every chip")
+    verb.add_argument("--source-resolution", type=float, metavar="M", help="metres per pixel, where there is no CRS")
+    verb.add_argument("--collection", default="", metavar="FILE",
+                      help="what is known of the files, as in backend/training/split.toml")
+    verb.add_argument("--workers", type=int, default=2, metavar="N", help="processes that cut")
+    verb.set_defaults(run=prepare)
+
+    verb = verbs.add_parser("train", help="train a model; with torchrun or accelerate launch on several GPUs")
     verb.add_argument("--config", required=True, help="id or folder of a model bundle; its config.json is used")
-    verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
-    verb.add_argument("--output", required=True, help="folder for checkpoint, log and the trained bundle")
+    verb.add_argument("--data", help="a set made by prepare, or a folder laid out as backend/training/split.toml says")
+    verb.add_argument("--output", help="folder for checkpoint, log and the trained bundle")
     verb.add_argument("--start", metavar="MODEL", help="id or folder of the bundle whose weights a new run begins with")
-    verb.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="training settings to change")
+    verb.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE",
+                      help="training settings to change, or network.NAME=VALUE")
     verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    verb.add_argument("--workers", type=int, metavar="N", help="processes that make examples ahead")
+    verb.add_argument("--smoke", action="store_true", help="only see whether it trains here: time and memory of a step")
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser("evaluate", help="measure a model on held-out imagery")

@@ -25,7 +25,7 @@ from backend.raster.stretch import identity_stretch
 from backend.tiling.lattice import Lattice
 from backend.tiling.noise import window_noise
 from backend.training.data import average_down, load_pictures
-from backend.training.trainer import regress
+from backend.training.objective import regress
 
 Chip = NDArray[np.float32]
 EDGE = 16

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backend.models.config import NetworkConfig
 
@@ -115,12 +116,20 @@ class Level(nn.ModuleList):
 
 
 class Step(nn.ModuleList):
-    """ResBlocks and attentions run one after the other."""
+    """ResBlocks and attentions run one after the other.
+
+    With ``recompute`` their activations are not kept for the gradient but computed again: memory for time.
+    """
+
+    recompute = False
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(batch, c, h, w) -> (batch, c', h, w)."""
         for module in self:
-            x = module(x, embedding)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(module, x, embedding, use_reentrant=False)
+            else:
+                x = module(x, embedding)
         return x
 
 

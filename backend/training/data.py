@@ -1,19 +1,18 @@
-"""Training pairs: random crops at random ground sample distances, with their low-resolution input."""
+"""Where training crops are drawn from: pictures in memory, or a prepared set of chips."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import rasterio
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from backend.errors import InputError
+from backend.training.chips import ChipSet, is_chip_set
 from backend.training.split import ImageEntry, entries, require_training_split
 
 Image = NDArray[np.uint8]
@@ -26,7 +25,6 @@ class Picture:
     pixels: Image
     gsd_m: float
     source: str
-    path: Path
 
 
 def average_down(pixels: NDArray, factor: int) -> NDArray[np.float32]:
@@ -48,7 +46,9 @@ def read_picture(entry: ImageEntry) -> Picture:
         pixels = pixels[:, slice(*entry.columns)]
     if entry.average > 1:
         pixels = np.rint(average_down(pixels, entry.average)).astype(np.uint8)
-    return Picture(pixels, entry.gsd_m * entry.average, entry.source, entry.path)
+    if entry.gsd_m is None:
+        raise InputError(f"The metres per pixel of {entry.path} are not known.")
+    return Picture(pixels, entry.gsd_m * entry.average, entry.source)
 
 
 def is_rgb(path: Path) -> bool:
@@ -64,8 +64,18 @@ def load_pictures(root: Path, split: str) -> list[Picture]:
     return [read_picture(entry) for entry in entries(root, split) if is_rgb(entry.path)]
 
 
-class TrainingPictures:
-    """Draws batches of crops; pictures are drawn so that neither chips nor large scenes dominate.
+class Pool(Protocol):
+    """Pictures to draw crops from."""
+
+    def __len__(self) -> int:
+        """Crops in an epoch."""
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
+        """The picture of example ``index``, and by how much it is averaged first."""
+
+
+class PictureFolder:
+    """Pictures in memory, drawn so that neither chips nor large scenes dominate.
 
     A picture's weight is the square root of its source's area shared among the source's pictures by area,
     spread over the reductions (1, 2, 3, 4, 6, 8 times coarser) at which a crop still fits.
@@ -73,11 +83,10 @@ class TrainingPictures:
 
     REDUCTIONS = (1, 2, 3, 4, 6, 8)
 
-    def __init__(self, found: list[ImageEntry], crop: int, scale: int, context: int, seed: int) -> None:
+    def __init__(self, found: list[ImageEntry], crop: int) -> None:
         self.pictures = [read_picture(e) for e in require_training_split(found)]
         if not self.pictures:
             raise InputError("There is no training picture in the folder: split.toml says which paths are looked for.")
-        self.crop, self.scale, self.context, self.seed = crop, scale, context, seed
         area: dict[str, float] = {}
         for p in self.pictures:
             area[p.source] = area.get(p.source, 0.0) + p.pixels.size
@@ -88,57 +97,45 @@ class TrainingPictures:
                 if min(p.pixels.shape[:2]) // reduction >= crop:
                     self.choices.append((p, reduction))
                     weights.append(p.pixels.size / math.sqrt(area[p.source]) / reduction**0.5)
-        self.weights = np.asarray(weights) / np.sum(weights)
+        self.weights = np.cumsum(weights) / np.sum(weights)
 
-    def crop_with_context(self, picture: Picture, reduction: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A crop and ``context`` low-resolution pixels around it: (size, size, 3) in 0..255, reflected at edges."""
-        margin = self.context * self.scale
-        rows, cols = (n // reduction for n in picture.pixels.shape[:2])
-        size = self.crop + 2 * margin
-        out_rows, out_cols = min(rows, size), min(cols, size)
-        top = rng.integers(0, rows - out_rows + 1) * reduction
-        left = rng.integers(0, cols - out_cols + 1) * reduction
-        pixels = picture.pixels[top:top + out_rows * reduction, left:left + out_cols * reduction]
-        part = average_down(pixels, reduction)
-        pad = [(max(0, size - n) // 2, max(0, size - n) - max(0, size - n) // 2) for n in part.shape[:2]]
-        # the low-resolution grid must not fall between reflected pixels
-        pad = [(lo // self.scale * self.scale, lo + hi - lo // self.scale * self.scale) for lo, hi in pad]
-        return np.pad(part, [*pad, (0, 0)], mode="symmetric")
+    def __len__(self) -> int:
+        return len(self.choices)
 
-    def batch(self, size: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Batch ``index`` of the run: always the same, so that a resumed run sees the pictures it would have seen.
-
-        (high resolution (size, 3, crop, crop), low resolution with context, m/px); images in [-1, 1].
-        """
-        rng = np.random.default_rng((self.seed, index))
-        crops, resolutions = [], []
-        for choice in rng.choice(len(self.choices), size=size, p=self.weights):
-            picture, reduction = self.choices[choice]
-            part = self.crop_with_context(picture, reduction, rng)
-            part = np.rot90(part, int(rng.integers(4)))
-            crops.append(part[:, ::-1] if rng.random() < 0.5 else part)
-            resolutions.append(picture.gsd_m * reduction)
-        wide = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 127.5 - 1
-        lr = low_resolution(wide, self.scale, rng)
-        margin = self.context * self.scale
-        high = wide[..., margin:margin + self.crop, margin:margin + self.crop]
-        return high.contiguous(), lr, torch.tensor(resolutions, dtype=torch.float32)
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
+        """A random picture and reduction."""
+        return self.choices[min(int(np.searchsorted(self.weights, rng.random())), len(self.choices) - 1)]
 
 
-def low_resolution(wide: Tensor, scale: int, rng: np.random.Generator) -> Tensor:
-    """The input that stands for a coarser sensor: mostly area averages, sometimes bicubic, with a little noise."""
-    size = wide.shape[-1] // scale
-    lr = F.avg_pool2d(wide, scale)
-    bicubic = torch.from_numpy(rng.random(len(wide)) < 0.2)
-    if bicubic.any():
-        lr[bicubic] = F.interpolate(
-            wide[bicubic], size=(size, size), mode="bicubic", antialias=True, align_corners=False
-        )
-    sd = torch.from_numpy(rng.uniform(0, 0.012, len(wide)).astype(np.float32))[:, None, None, None]
-    noise = torch.from_numpy(rng.standard_normal(lr.shape, dtype=np.float32))
-    return (lr + sd * noise).clamp(-1, 1)
+class ChipPool:
+    """The chips of a split of a prepared set; in every epoch each of them once, in another order."""
+
+    def __init__(self, chips: ChipSet, seed: int) -> None:
+        if not len(chips):
+            raise InputError(f"The prepared set in {chips.folder} has no chips in its {chips.split} split.")
+        self.chips, self.seed = chips, seed
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
+        """The chip that is due."""
+        epoch, place = divmod(index, len(self.chips))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.chips))
+        number = int(self._order[place])
+        record = self.chips.records[number]
+        return Picture(self.chips.read(number), record.gsd_m, record.source), 1
 
 
-def training_pictures(root: Path, crop: int, scale: int, context: int, seed: int) -> TrainingPictures:
-    """The training split under ``root``."""
-    return TrainingPictures(list(entries(root, "train")), crop, scale, context, seed)
+def training_pool(data: Path, crop: int, seed: int) -> Pool:
+    """What a model is trained on: a prepared set, or a folder of imagery laid out as ``split.toml`` says."""
+    return ChipPool(ChipSet(data, "train"), seed) if is_chip_set(data) else PictureFolder(
+        list(entries(data, "train")), crop)
+
+
+def validation_pool(data: Path) -> Pool | None:
+    """What it is looked at with meanwhile, if the data are prepared and have any."""
+    chips = ChipSet(data, "validation") if is_chip_set(data) else None
+    return ChipPool(chips, 0) if chips is not None and len(chips) else None

@@ -3,43 +3,109 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from backend.devices import choose_device
 from backend.errors import PlanError
-from backend.models.bundle import find_bundle
-from backend.training.data import training_pictures
-from backend.training.trainer import Trainer, TrainingSettings
+from backend.models.bundle import ModelConfig, find_bundle
+from backend.processes import peak_memory_bytes
+from backend.training.data import Picture, training_pool, validation_pool
+from backend.training.processes import Processes, joined
+from backend.training.settings import TrainingSettings, changed
+from backend.training.trainer import Report, Trainer
 
-
-def changed(settings: TrainingSettings, assignments: list[str]) -> TrainingSettings:
-    """The settings with NAME=VALUE applied; `PlanError` for unknown names and unfit values."""
-    for assignment in assignments:
-        name, _, value = assignment.partition("=")
-        if not hasattr(settings, name):
-            known = ", ".join(f.name for f in dataclasses.fields(settings))
-            raise PlanError(f"There is no training setting {name!r}; known: {known}.")
-        kind = type(getattr(settings, name))
-        try:
-            settings = dataclasses.replace(settings, **{name: kind(value)})
-        except ValueError:
-            raise PlanError(f"{name}={value}: this is no {kind.__name__}.") from None
-    return settings
+PAPER_CHIPS = 731_000
+SMOKE_STEPS = 2
 
 
 def train_bundle(
-    config: str, data: Path, output: Path, assignments: list[str], device: str, start: str | None
+    config: str,
+    data: Path,
+    output: Path,
+    assignments: list[str],
+    device: str,
+    start: str | None,
+    workers: int,
+    report: Report = lambda done, total, message: None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Train the network that a bundle describes; goes on where an earlier run in ``output`` stopped.
 
-    A new run begins with the weights of the bundle ``start``, or with random ones.
+    A new run begins with the weights of the bundle ``start``, or with random ones. Under ``torchrun`` or
+    ``accelerate launch`` every process takes its share of each step.
     """
-    bundle = find_bundle(config)
-    settings = changed(TrainingSettings(**bundle.config.training), assignments)
-    model = dataclasses.replace(bundle.config, training=dataclasses.asdict(settings))
-    network = model.network
-    pictures = training_pictures(data, settings.crop, network.scale, network.context, settings.seed)
+    model, settings = _changed(config, assignments)
     initial = find_bundle(start).load().state_dict() if start else None
-    Trainer(model, settings, pictures, output, torch.device(choose_device(device)), initial).run()
+    with joined(device) as processes:
+        pool = training_pool(data, settings.crop, settings.seed)
+        trainer = Trainer(model, settings, pool, output, processes, initial, validation_pool(data), workers)
+        trainer.run(report, check)
+
+
+def smoke(config: str, assignments: list[str], device: str) -> str:
+    """Whether a configuration trains here: two steps on random pictures, a checkpoint, and one step after resuming.
+
+    What it took, in a sentence.
+    """
+    model, settings = _changed(config, assignments)
+    settings = dataclasses.replace(settings, epochs=0, steps=SMOKE_STEPS, validate_every=1)
+    with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
+        pool = RandomPictures(settings.crop)
+        first = Trainer(model, settings, pool, Path(folder), processes, None, pool)
+        first.run(lambda done, total, message: None, lambda: None)
+        again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, Path(folder), processes)
+        if again.state.step != SMOKE_STEPS:
+            raise PlanError("The checkpoint was not found again.")
+        del first
+        began = time.monotonic()
+        loss = again.train_step()
+        if not np.isfinite(loss):
+            raise PlanError("The loss is not a number.")
+        return _told(model, settings, processes, time.monotonic() - began, again)
+
+
+def _told(model: ModelConfig, settings: TrainingSettings, processes: Processes, seconds: float, run: Trainer) -> str:
+    examples = settings.examples_a_step(processes.ranks)
+    cuda = processes.device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated() if cuda else peak_memory_bytes()
+    hours = seconds / examples * PAPER_CHIPS * 30 / 3600
+    millions = run.state.network.count_parameters() / 1e6
+    return (
+        f"{model.id} ({millions:.0f} M parameters) trains here: {seconds:.1f} s a step"
+        f" of {examples} examples of {settings.crop} pixels ({examples / seconds:.3g} examples/s), at most"
+        f" {memory / 1e9:.1f} GB of {'GPU memory' if cuda else 'memory'}; 30 epochs of {PAPER_CHIPS:,} chips would"
+        f" take {hours:,.0f} hours."
+    )
+
+
+def _changed(config: str, assignments: list[str]) -> tuple[ModelConfig, TrainingSettings]:
+    """The model with all its settings written out, and the settings."""
+    model = changed(find_bundle(config).config, assignments)
+    settings = TrainingSettings(**model.training)
+    return dataclasses.replace(model, training=dataclasses.asdict(settings)), settings
+
+
+def usual_workers() -> int:
+    """Processes that make examples: one, more where there are many cores."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+class RandomPictures:
+    """Pictures of nothing, to see whether a configuration runs."""
+
+    def __init__(self, side: int) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
+        """Always the same."""
+        return Picture(self.pixels, 1.0, "random"), 1
+

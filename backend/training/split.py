@@ -15,53 +15,74 @@ SPLIT_FILE = Path(__file__).with_name("split.toml")
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One file, or some of its columns, and the split it belongs to."""
+    """One file, or some of its columns, and the split it belongs to; what is None is not known beforehand."""
 
     path: Path
     source: str
-    split: str
-    gsd_m: float
+    split: str | None
+    gsd_m: float | None
     average: int = 1
     columns: tuple[int, int] | None = None
+    licence: str = ""
+    place: str | None = None
 
 
-def load_rules(path: Path = SPLIT_FILE) -> list[dict]:
-    """The rules of ``path``, in order."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))["rule"]
+@dataclass(frozen=True)
+class Collection:
+    """What a collection file tells of the imagery under a folder; see ``split.toml`` for its parts."""
+
+    rules: list[dict]
+    folders: list[str]
+    licences: dict[str, str]
 
 
-def entries_of(root: Path, path: Path, rules: list[dict]) -> list[ImageEntry]:
+def load_collection(path: Path = SPLIT_FILE) -> Collection:
+    """The collection described in a TOML file."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Collection(list(values["rule"]), list(values.get("folders", ["."])), dict(values.get("licences", {})))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} does not describe a collection of imagery: {error}") from error
+
+
+def entries_of(root: Path, path: Path, collection: Collection) -> list[ImageEntry]:
     """The entries of one file: those of the first rule that matches, or of all its column ranges."""
-    name = path.relative_to(root).as_posix()
+    parts = path.relative_to(root).parts
+    source = parts[min(1, len(parts) - 1)]
     found: list[ImageEntry] = []
-    for rule in rules:
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in rule["files"]):
+    for rule in collection.rules:
+        if not any(fnmatch.fnmatchcase("/".join(parts), pattern) for pattern in rule["files"]):
             continue
-        columns = tuple(rule["columns"]) if "columns" in rule else None
         found.append(
             ImageEntry(
                 path,
-                path.relative_to(root).parts[1],
-                rule["split"],
-                float(rule["gsd_m"]),
+                source,
+                rule.get("split"),
+                rule.get("gsd_m"),
                 int(rule.get("average", 1)),
-                columns,
+                tuple(rule["columns"]) if "columns" in rule else None,
+                collection.licences.get(source, ""),
+                rule.get("place"),
             )
         )
-        if columns is None:
+        if "columns" not in rule:
             break
     return found
 
 
-def entries(root: Path, split: str, folders: tuple[str, ...] = ("train", "multimodal")) -> Iterator[ImageEntry]:
-    """Every entry of ``split`` under ``root``, in the order of the paths."""
+def all_entries(root: Path, collection: Collection) -> Iterator[ImageEntry]:
+    """Every entry under ``root``, in the order of the paths."""
     if not root.is_dir():
         raise InputError(f"There is no folder of imagery at {root}.")
-    rules = load_rules()
-    for folder in folders:
+    for folder in collection.folders:
         for path in sorted((root / folder).rglob("*")):
             if path.suffix.lower() in (".jpg", ".png", ".tif"):
-                yield from (e for e in entries_of(root, path, rules) if e.split == split)
+                yield from entries_of(root, path, collection)
+
+
+def entries(root: Path, split: str) -> Iterator[ImageEntry]:
+    """Every entry of ``split`` under ``root``, as ``split.toml`` says."""
+    return (entry for entry in all_entries(root, load_collection()) if entry.split == split)
 
 
 def require_training_split(found: list[ImageEntry]) -> list[ImageEntry]:

@@ -1,99 +1,41 @@
-"""The trainer: AdamW, EMA, bf16, checkpoints that survive being killed."""
+"""The trainer: AdamW, averaged weights, bf16, any number of processes; a run survives being killed."""
 
 from __future__ import annotations
 
-import itertools
-import json
+import copy
+import dataclasses
 import math
-import queue
-import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
-from backend.diffusion.losses import alpha_sigma_at, draw_times, expand, loss_weights, prediction_target
 from backend.models.bundle import ModelConfig, save_bundle
-from backend.models.cascade_network import CascadeNetwork, Condition
-from backend.training.data import TrainingPictures
+from backend.models.cascade_network import CascadeNetwork
+from backend.models.unet import Step
+from backend.training.checkpoint import TrainingState, load_state, save_state
+from backend.training.data import Pool
+from backend.training.examples import Batch, BatchNumbers, Cropping, Examples, collate
+from backend.training.journal import Journal
+from backend.training.objective import Objective
+from backend.training.processes import Processes
+from backend.training.settings import TrainingSettings
+from backend.training.validation import validation_loss, validation_picture
+
+Report = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The ``training`` part of a bundle's configuration."""
-
-    steps: int = 10_000
-    batch: int = 16
-    crop: int = 128
-    learning_rate: float = 4e-4
-    final_learning_rate: float = 1e-5
-    warmup: int = 200
-    weight_decay: float = 0.0
-    ema_decay: float = 0.999
-    times: str = "mixed"
-    loss_weighting: str = "none"
-    objective: str = "diffusion"
-    gradient_clip: float = 1.0
-    seed: int = 0
-    accumulation: int = 1
-
-
-class Prefetcher:
-    """Makes the next batches, from number ``first`` on, in a thread of its own."""
-
-    def __init__(self, pictures: TrainingPictures, batch: int, first: int) -> None:
-        self.queue: queue.Queue = queue.Queue(maxsize=3)
-        self.thread = threading.Thread(target=self._fill, args=(pictures, batch, first), daemon=True)
-        self.thread.start()
-
-    def _fill(self, pictures: TrainingPictures, batch: int, first: int) -> None:
-        torch.set_num_threads(1)  # of this thread: a second pool of threads would fight with the network's
-        for index in itertools.count(first):
-            self.queue.put(pictures.batch(batch, index))
-
-    def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch; see `TrainingPictures.batch`."""
-        return self.queue.get()
-
-
-def objective(
-    network: CascadeNetwork,
-    config: ModelConfig,
-    settings: TrainingSettings,
-    batch: tuple[Tensor, Tensor, Tensor],
-    rng: np.random.Generator,
-) -> Tensor:
-    """The loss of one batch: w_t ||target - prediction||^2, or plain L1 for the regression baseline."""
-    high, lr, gsd = batch
-    condition = network.encode(lr, gsd)
-    x0 = network.to_model_space(high, condition)
-    if settings.objective == "l1":
-        return F.l1_loss(regress(network, config, condition), x0)
-    times = draw_times(config.schedule, settings.times, len(x0), rng)
-    alpha, sigma = (v.to(x0.device) for v in alpha_sigma_at(config.schedule, times))
-    noise = torch.randn_like(x0)
-    noisy = expand(alpha, x0) * x0 + expand(sigma, x0) * noise
-    prediction = network(noisy, torch.from_numpy(times).to(x0), condition)
-    error = (prediction - prediction_target(config.prediction, x0, noise, alpha, sigma)).square().mean(dim=(1, 2, 3))
-    return (loss_weights(config.schedule, settings.loss_weighting, times).to(error) * error).mean()
-
-
-def regress(network: CascadeNetwork, config: ModelConfig, condition: Condition) -> Tensor:
-    """The regression baseline's x_0: the same network at t = T - 1 with zeros instead of noise."""
-    zeros = torch.zeros_like(condition.base)
-    time_ = torch.full((len(zeros),), float(config.schedule.steps - 1), device=zeros.device)
-    return network(zeros, time_, condition)
-
-
-def learning_rate(settings: TrainingSettings, step: int) -> float:
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     """Linear warm-up, then cosine decay to the final rate."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    progress = (step - settings.warmup) / max(1, steps - settings.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * cosine
 
@@ -101,111 +43,181 @@ def learning_rate(settings: TrainingSettings, step: int) -> float:
 class Trainer:
     """One training run in a folder: checkpoint, log and the bundle with the averaged weights.
 
-    ``initial`` weights are where a new run begins; a run that has a checkpoint goes on from that.
+    ``initial`` weights are where a new run begins; a run that has a checkpoint goes on from that. ``workers``:
+    processes that make examples ahead; 0: this one makes them when they are needed.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         settings: TrainingSettings,
-        pictures: TrainingPictures,
+        pool: Pool,
         folder: Path,
-        device: torch.device,
+        processes: Processes,
         initial: dict[str, Tensor] | None = None,
+        held_out: Pool | None = None,
+        workers: int = 0,
     ) -> None:
-        self.config, self.settings, self.folder, self.device = config, settings, folder, device
-        torch.manual_seed(settings.seed)
-        self.network = CascadeNetwork(config.network).to(device).channels_last()
-        if initial is not None:
-            self.network.load_state_dict(initial)
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-        )
-        self.step, self.seconds = 0, 0.0
+        self.config, self.settings, self.folder, self.processes = config, settings, folder, processes
+        self.steps = settings.total_steps(len(pool), processes.ranks)
+        self.state = self._new_state(initial)
         folder.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        self.batches = Prefetcher(pictures, settings.batch, self.step * settings.accumulation)
+        self.resumed = load_state(folder, self.state) is not None
+        self.objective = self._objective(self.state.network)
+        self.judge = self._objective(self.state.average)
+        self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective
+        self.held_out = None if held_out is None else self._examples(held_out)
+        self.batches = self._load(self._examples(pool), workers)
 
-    @property
-    def checkpoint(self) -> Path:
-        """Everything that is needed to go on."""
-        return self.folder / "checkpoint.pt"
+    def _new_state(self, initial: dict[str, Tensor] | None) -> TrainingState:
+        torch.manual_seed(self.settings.seed)
+        network = CascadeNetwork(self.config.network).to(self.processes.device).channels_last()
+        if initial is not None:
+            network.load_state_dict(initial)
+        for module in network.modules():
+            if isinstance(module, Step):
+                module.recompute = self.settings.gradient_checkpointing
+        optimiser = torch.optim.AdamW(
+            network.parameters(),
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=self.settings.weight_decay,
+        )
+        return TrainingState(network, copy.deepcopy(network).requires_grad_(False), optimiser)
 
-    def _resume(self) -> None:
-        if self.checkpoint.is_file():
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
+    def _objective(self, network: CascadeNetwork) -> Objective:
+        return Objective(network, self.config, self.settings.objective, self.settings.loss_weighting)
+
+    def _examples(self, pool: Pool) -> Examples:
+        network, s = self.config.network, self.settings
+        cropping = Cropping(s.crop, network.scale, network.context, s.degradation)
+        return Examples(pool, cropping, self.config.schedule, s.times, s.seed)
+
+    def _load(self, examples: Examples, workers: int) -> Iterator[Batch]:
+        p, s = self.processes, self.settings
+        numbers = BatchNumbers(s.batch, s.accumulation, p.rank, p.ranks, self.state.step)
+        pinned = p.device.type == "cuda"
+        return iter(DataLoader(examples, batch_sampler=numbers, num_workers=workers, collate_fn=collate,
+                               pin_memory=pinned))
+
+    def train_step(self) -> float:
+        """One optimiser step over the accumulated batches of all processes; its loss."""
+        s, state = self.settings, self.state
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(s, state.step, self.steps)
+        total = 0.0
+        for part in range(s.accumulation):
+            with self._together(part + 1 == s.accumulation):
+                loss = self._loss(self.parallel, next(self.batches)) / s.accumulation
+                loss.backward()
+            total += float(loss.detach())
+        nn.utils.clip_grad_norm_(state.network.parameters(), s.gradient_clip)
+        state.optimiser.step()
+        state.optimiser.zero_grad(set_to_none=True)
+        state.step += 1
+        self._average()
+        return self.processes.mean(total)
+
+    def _together(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged with the other processes once a step, after its last batch."""
+        parallel = self.parallel
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not last else nullcontext()
+
+    def _loss(self, objective: nn.Module, batch: Batch) -> Tensor:
+        with self._autocast():
+            return objective(batch.to(self.processes.device))
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.processes.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    def _average(self) -> None:
+        """Exponential moving average of the weights; it forgets the random beginning quickly."""
+        state = self.state
+        decay = min(self.settings.ema_decay, (1 + state.step) / (10 + state.step))
+        averages = [p.data for p in state.average.parameters()]
+        torch._foreach_lerp_(averages, [p.data for p in state.network.parameters()], 1 - decay)
 
     def save(self) -> None:
         """Write checkpoint and bundle, each by rename."""
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.average,
-                "step": self.step,
-                "seconds": self.seconds,
-            },
-            partial,
-        )
-        partial.replace(self.checkpoint)
-        save_bundle(self.folder, self.config, self.average)
+        if self.processes.is_first:
+            save_state(self.folder, self.state, {"settings": dataclasses.asdict(self.settings)})
+            save_bundle(self.folder, self.config, self.state.average.state_dict())
 
-    def train_step(self) -> float:
-        """One optimiser step over the accumulated batches; its loss."""
-        rng = np.random.default_rng((self.settings.seed, self.step))
-        torch.manual_seed(int(rng.integers(2**63)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.settings, self.step)
-        total = 0.0
-        for _ in range(self.settings.accumulation):
-            high, lr, gsd = (t.to(self.device) for t in self.batches.next())
-            batch = (high.contiguous(memory_format=torch.channels_last), lr, gsd)
-            with torch.autocast(self.device.type, torch.bfloat16):
-                loss = objective(self.network, self.config, self.settings, batch, rng) / self.settings.accumulation
-            loss.backward()
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
-        return total
-
-    def run(self, save_every_s: float = 300.0, report_every: int = 50) -> None:
-        """Train up to ``settings.steps`` steps, reporting on the log and the terminal."""
+    def run(self, report: Report, check: Callable[[], None], report_every: int = 50) -> None:
+        """Train up to the last step; what is done is saved now and then, at the end, and when ``check`` raises."""
+        journal = Journal(self.folder, self.processes.is_first)
+        clock = Clock(self.state.seconds, self.state.step)
         losses: list[float] = []
-        began = saved = time.monotonic()
-        earlier = self.seconds
-        while self.step < self.settings.steps:
-            losses.append(self.train_step())
-            self.seconds = earlier + time.monotonic() - began
-            if self.step % report_every == 0:
-                self._report(losses)
-                losses.clear()
-            if time.monotonic() - saved > save_every_s:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        try:
+            while self.state.step < self.steps:
+                check()
+                losses.append(self.train_step())
+                self.state.seconds = clock.seconds
+                if self.state.step % report_every == 0 or self.state.step == self.steps:
+                    self._report(journal, losses, clock)
+                    losses = []
+                report(self.state.step, self.steps, "training")
+                if self.state.step % self.settings.validate_every == 0 or self.state.step == self.steps:
+                    self._validate(journal)
+                if clock.since_save > self.settings.save_every_s:
+                    self.save()
+                    clock.saved()
+        finally:
+            journal.close()
+            self.save()
 
-    def _report(self, losses: list[float]) -> None:
-        row = {
-            "step": self.step,
-            "loss": round(float(np.mean(losses)), 5),
-            "seconds": round(self.seconds, 1),
-            "learning_rate": learning_rate(self.settings, self.step),
+    def _report(self, journal: Journal, losses: list[float], clock: Clock) -> None:
+        step, s = self.state.step, self.settings
+        pace = clock.seconds_a_step(step)
+        values = {
+            "loss": float(np.mean(losses)),
+            "learning_rate": learning_rate(s, step - 1, self.steps),
+            "examples_a_second": s.examples_a_step(self.processes.ranks) / max(pace, 1e-9),
+            "seconds": clock.seconds,
         }
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        remaining = self.seconds / self.step * (self.settings.steps - self.step)
-        print(
-            f"step {self.step}/{self.settings.steps}  loss {row['loss']:.4f}  {self.seconds / self.step:.2f} s a step"
-            f"  {remaining / 60:.0f} min left",
-            flush=True,
+        journal.numbers(step, {k: float(f"{v:.6g}") for k, v in values.items()})
+        journal.tell(
+            f"step {step}/{self.steps}  loss {values['loss']:.4f}  {pace:.2f} s a step"
+            f"  {values['examples_a_second']:.1f} examples/s  {pace * (self.steps - step) / 60:.0f} min left"
         )
+
+    def _validate(self, journal: Journal) -> None:
+        """Loss and pictures of the averaged weights on held-out places, if there are any."""
+        if self.held_out is None or not self.processes.is_first:
+            return
+        self.state.average.eval()
+        with self._autocast():
+            loss = validation_loss(self.judge, self.held_out, self.settings.batch, self.processes.device)
+            picture = validation_picture(self.judge, self.held_out, self.processes.device)
+        journal.numbers(self.state.step, {"validation_loss": round(loss, 6)})
+        journal.picture(self.state.step, picture)
+        journal.tell(f"step {self.state.step}: loss on held-out places {loss:.4f}")
+
+
+class Clock:
+    """Seconds of a run over all its sittings, and how long ago it was saved."""
+
+    def __init__(self, earlier: float, step: int) -> None:
+        self.earlier, self.began = earlier, time.monotonic()
+        self.last_save, self.last_look = self.began, (step, self.began)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run."""
+        return self.earlier + time.monotonic() - self.began
+
+    @property
+    def since_save(self) -> float:
+        """Seconds since `saved`, or the start."""
+        return time.monotonic() - self.last_save
+
+    def saved(self) -> None:
+        """Count anew."""
+        self.last_save = time.monotonic()
+
+    def seconds_a_step(self, step: int) -> float:
+        """Pace since the last call, or the start of this sitting."""
+        now, (last_step, last) = time.monotonic(), self.last_look
+        self.last_look = (step, now)
+        return (now - last) / max(1, step - last_step)

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +14,24 @@ import pytest
 import torch
 from PIL import Image
 
-from backend.errors import HeldOutError, InputError, PlanError
+from backend.__main__ import main
+from backend.diffusion.schedules import NoiseSchedule
+from backend.errors import HeldOutError, InputError, ModelError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
-from backend.models.bundle import open_bundle
-from backend.training.data import TrainingPictures, average_down, is_rgb
-from backend.training.run import changed
-from backend.training.split import ImageEntry, entries, entries_of, load_rules, require_training_split
-from backend.training.trainer import Trainer, TrainingSettings, learning_rate
+from backend.models.bundle import find_bundle, open_bundle
+from backend.training.checkpoint import CHECKPOINT
+from backend.training.chips import ChipFacts, ChipSet, write_shard
+from backend.training.data import ChipPool, PictureFolder, average_down, is_rgb
+from backend.training.examples import BatchNumbers, Cropping, Examples, collate
+from backend.training.processes import Processes
+from backend.training.run import train_bundle
+from backend.training.settings import TrainingSettings, changed
+from backend.training.split import ImageEntry, entries, entries_of, load_collection, require_training_split
+from backend.training.trainer import Trainer, learning_rate
 
-SETTINGS = TrainingSettings(steps=6, batch=2, crop=64, warmup=2)
+SETTINGS = TrainingSettings(steps=6, batch=2, crop=64, warmup=2, precision="float32")
+ALONE = Processes(0, 1, torch.device("cpu"))
+COMMAND = [sys.executable, "-m", "backend", "train"]
 ROOT = Path("imagery")
 
 
@@ -38,7 +52,7 @@ def imagery(tmp_path) -> Path:
 
 
 def split_of(name):
-    return [e.split for e in entries_of(ROOT, ROOT / name, load_rules())]
+    return [e.split for e in entries_of(ROOT, ROOT / name, load_collection())]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,7 @@ def test_places_held_out_whole_are_in_the_test_split_at_every_date(name):
 
 def test_one_place_at_ten_dates_is_cut_at_the_same_columns():
     for date in ("20090818", "20200831"):
-        found = entries_of(ROOT, ROOT / f"train/scenes_rgb8/naip_northdakota_{date}_5m.tif", load_rules())
+        found = entries_of(ROOT, ROOT / f"train/scenes_rgb8/naip_northdakota_{date}_5m.tif", load_collection())
         assert [(e.split, e.columns) for e in found] == [("validation", (678, 934)), ("train", (0, 662))]
 
 
@@ -80,7 +94,7 @@ def test_the_trainer_refuses_held_out_places(imagery):
     with pytest.raises(
         HeldOutError, match=r"claremont_2018_1.jpg belongs to the test split and must not be trained on"
     ):
-        TrainingPictures(found, 64, 4, 4, 0)
+        PictureFolder(found, 64)
     assert len(require_training_split(list(entries(imagery, "train")))) == 2
 
 
@@ -89,31 +103,78 @@ def test_a_missing_folder_is_told(tmp_path):
         list(entries(tmp_path / "nothing", "train"))
 
 
-def test_batches_repeat_by_number(imagery):
-    pictures = TrainingPictures(list(entries(imagery, "train")), 64, 4, 4, 3)
-    high, low, gsd = pictures.batch(4, 7)
-    again = pictures.batch(4, 7)
-    assert all(torch.equal(a, b) for a, b in zip((high, low, gsd), again))
-    assert not torch.equal(high, pictures.batch(4, 8)[0])
-    assert high.shape == (4, 3, 64, 64) and low.shape == (4, 3, 24, 24)
-    assert {round(float(v), 3) for v in gsd} <= {0.6, 1.2, 10.0, 20.0}
+def examples_of(pool, degradation="area", crop=64, seed=3, context=4):
+    return Examples(pool, Cropping(crop, 4, context, degradation), NoiseSchedule(), "mixed", seed)
 
 
-def test_the_low_resolution_input_lies_over_the_crop(tmp_path):
+@pytest.mark.parametrize("degradation", ["area", "bicubic", "high-order"])
+def test_examples_repeat_by_number(imagery, degradation):
+    made = examples_of(PictureFolder(list(entries(imagery, "train")), 64), degradation)
+    batch, again = (collate([made[i] for i in range(6)]) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(batch, again))
+    assert not torch.equal(batch.high[0], batch.high[1]) and not torch.equal(batch.noise[0], batch.noise[1])
+    assert batch.high.shape == batch.noise.shape == (6, 3, 64, 64) and batch.low.shape == (6, 3, 24, 24)
+    assert batch.high.abs().max() <= 1 and batch.low.abs().max() <= 1
+    assert {round(float(v), 3) for v in batch.ground_resolution_m} <= {0.6, 1.2, 10.0, 20.0}
+    assert batch.times.min() >= 0 and batch.times.max() <= 999
+
+
+def test_an_unknown_degradation_is_refused():
+    with pytest.raises(PlanError, match="no degradation 'rain'; known: area, bicubic, high-order"):
+        Cropping(64, 4, 4, "rain")
+
+
+@pytest.mark.parametrize("degradation", ["area", "bicubic"])
+def test_the_low_resolution_input_lies_over_the_crop(tmp_path, degradation):
     ramp = np.add.outer(np.arange(160), np.arange(160)) * 0.7
     path = tmp_path / "ramp.png"
     Image.fromarray(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)).save(path)
-    pictures = TrainingPictures([ImageEntry(path, "a", "train", 1.0)], 64, 4, 4, 0)
+    made = examples_of(PictureFolder([ImageEntry(path, "a", "train", 1.0)], 64), degradation)
     for index in range(8):
-        high, low, _ = pictures.batch(2, index)
-        down = torch.nn.functional.avg_pool2d(high, 4)
-        assert float((down - low[..., 4:-4, 4:-4]).abs().mean()) < 0.02
+        down = torch.nn.functional.avg_pool2d(made[index].high, 4)
+        assert float((down - made[index].low[..., 4:-4, 4:-4]).abs().mean()) < 0.02
 
 
-def trainer(small_model, imagery, folder, settings=SETTINGS):
-    network = small_model.config.network
-    pictures = TrainingPictures(list(entries(imagery, "train")), settings.crop, network.scale, network.context, 0)
-    return Trainer(small_model.config, settings, pictures, folder, torch.device("cpu"))
+@pytest.fixture
+def chips(tmp_path) -> Path:
+    """A prepared set of seven chips of 64 pixels."""
+    rng = np.random.default_rng(0)
+    facts = ChipFacts(2.5, None, None, "a", "CC0", "a.tif", (0, 0), "", (1, 0, 0, 0, 1, 0))
+    for split, count in (("train", 7), ("validation", 4)):
+        pixels = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(count)]
+        write_shard(tmp_path / "set" / split / "000000.tar", ((f"{n}", p, facts) for n, p in enumerate(pixels)))
+    (tmp_path / "set" / "dataset.json").write_text("{}")
+    return tmp_path / "set"
+
+
+def test_an_epoch_has_every_chip_once_and_the_next_another_order(chips):
+    found = ChipSet(chips, "train")
+    pool, rng = ChipPool(found, 0), np.random.default_rng(0)
+    drawn = [pool.draw(i, rng)[0].pixels.tobytes() for i in range(14)]
+    there = {found.read(i).tobytes() for i in range(7)}
+    assert set(drawn[:7]) == set(drawn[7:]) == there and drawn[:7] != drawn[7:]
+    assert pool.draw(3, rng)[0].pixels.tobytes() == drawn[3] and pool.draw(0, rng)[0].gsd_m == 2.5
+
+
+def test_epochs_set_the_number_of_steps():
+    assert TrainingSettings(epochs=30, batch=1, accumulation=8).total_steps(731_000, 4) == 685_313
+    assert TrainingSettings(steps=5).total_steps(731_000, 4) == 5
+
+
+def test_ranks_share_a_step_and_a_resumed_one_goes_on():
+    def taken(batch, accumulation, rank, ranks, step, parts):
+        numbers = iter(BatchNumbers(batch, accumulation, rank, ranks, step))
+        return [next(numbers) for _ in range(parts)]
+
+    alone = taken(4, 2, 0, 1, 0, 6)
+    both = zip(taken(2, 2, 0, 2, 0, 6), taken(2, 2, 1, 2, 0, 6))
+    assert [a + b for a, b in both] == alone == [list(range(4 * k, 4 * k + 4)) for k in range(6)]
+    assert taken(4, 2, 0, 1, 2, 2) == alone[4:]
+
+
+def trainer(small_model, imagery, folder, settings=SETTINGS, **options):
+    pool = PictureFolder(list(entries(imagery, "train")), settings.crop)
+    return Trainer(small_model.config, settings, pool, folder, ALONE, **options)
 
 
 def test_a_resumed_run_goes_on_as_if_never_stopped(small_model, imagery, tmp_path):
@@ -124,54 +185,186 @@ def test_a_resumed_run_goes_on_as_if_never_stopped(small_model, imagery, tmp_pat
     stopped = [first.train_step() for _ in range(3)]
     first.save()
     second = trainer(small_model, imagery, tmp_path / "stopped")
-    assert second.step == 3
+    assert second.state.step == 3
     stopped += [second.train_step() for _ in range(3)]
-    np.testing.assert_allclose(stopped, losses, rtol=1e-4)
+    assert stopped == losses
+    for one, other in zip(straight.state.average.parameters(), second.state.average.parameters()):
+        assert torch.equal(one, other)
+
+
+def run_command(*arguments, **variables):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
+
+
+def arguments_of(small_model, data, folder, **settings):
+    values = {"batch": 2, "crop": 64, "warmup": 2, "precision": "float32", "degradation": "bicubic", **settings}
+    return ["--config", str(small_model.folder), "--data", str(data), "--output", str(folder), "--device", "cpu",
+            "--set", *(f"{k}={v}" for k, v in values.items())]
+
+
+def final_weights(folder):
+    return {k: v.clone() for k, v in open_bundle(folder).load().state_dict().items()}
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(small_model, chips, tmp_path):
+    settings = {"steps": 60, "save_every_s": 0.05}
+    straight = run_command(*arguments_of(small_model, chips, tmp_path / "straight", **settings), "--workers", "1")
+    killed = run_command(*arguments_of(small_model, chips, tmp_path / "killed", **settings), "--workers", "1")
+    while not (tmp_path / "killed" / CHECKPOINT).exists() and killed.poll() is None:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    again = run_command(*arguments_of(small_model, chips, tmp_path / "killed", **settings), "--workers", "1")
+    assert straight.communicate()[0] and straight.returncode == 0
+    assert again.communicate()[0] and again.returncode == 0
+    one, other = final_weights(tmp_path / "straight"), final_weights(tmp_path / "killed")
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_damaged_checkpoint_is_told(small_model, imagery, tmp_path):
+    run = trainer(small_model, imagery, tmp_path / "run")
+    run.save()
+    path = tmp_path / "run" / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="does not fit this run"):
+        trainer(small_model, imagery, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"objective": "l1"}, {"loss_weighting": "p2", "times": "uniform"}, {"accumulation": 2}]
+    "changes",
+    [
+        {},
+        {"objective": "l1"},
+        {"loss_weighting": "p2", "times": "uniform"},
+        {"accumulation": 2, "precision": "bfloat16", "degradation": "high-order", "gradient_checkpointing": True},
+    ],
 )
 def test_a_run_ends_in_a_bundle_that_loads(small_model, imagery, tmp_path, changes, capsys):
     run = trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, **changes))
-    run.run(report_every=2)
+    told = []
+    run.run(lambda *progress: told.append(progress), lambda: None, report_every=2)
     network = open_bundle(tmp_path / "run").load()
-    assert network.count_parameters() == run.network.count_parameters()
+    assert network.count_parameters() == run.state.network.count_parameters()
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [2, 4, 6] and all(np.isfinite(r["loss"]) for r in rows)
-    assert "step 6/6" in capsys.readouterr().out
+    assert "step 6/6" in capsys.readouterr().out and told[-1] == (6, 6, "training")
+
+
+def test_two_small_batches_are_one_large_one(small_model, imagery, tmp_path):
+    whole = trainer(small_model, imagery, tmp_path / "a", dataclasses.replace(SETTINGS, batch=4))
+    parts = trainer(small_model, imagery, tmp_path / "b", dataclasses.replace(SETTINGS, batch=2, accumulation=2))
+    for _ in range(3):
+        assert whole.train_step() == pytest.approx(parts.train_step(), rel=1e-5)
+    for one, other in zip(whole.state.network.parameters(), parts.state.network.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_recomputed_activations_give_the_same_gradients(small_model, imagery, tmp_path):
+    kept = trainer(small_model, imagery, tmp_path / "a")
+    again = trainer(small_model, imagery, tmp_path / "b", dataclasses.replace(SETTINGS, gradient_checkpointing=True))
+    assert [kept.train_step() for _ in range(3)] == [again.train_step() for _ in range(3)]
+
+
+def test_two_processes_equal_one_with_twice_the_batch(small_model, chips, tmp_path):
+    """Real gloo processes, started as torchrun starts them."""
+    alone = run_command(*arguments_of(small_model, chips, tmp_path / "one", batch=4, steps=8), "--workers", "0")
+    share = arguments_of(small_model, chips, tmp_path / "two", batch=2, steps=8)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "backend",
+               "train", *share, "--workers", "0"]
+    both = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                          timeout=300)
+    assert both.returncode == 0, both.stderr
+    assert alone.communicate()[0] and alone.returncode == 0
+    losses = [[json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+               if "loss" in json.loads(line)] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0]
+    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=1e-2, atol=1e-3)
+
+
+def test_held_out_places_are_looked_at_as_it_goes(small_model, chips, tmp_path, capsys):
+    train_bundle(str(small_model.folder), chips, tmp_path / "run",
+                 ["steps=4", "batch=2", "crop=64", "validate_every=2", "degradation=bicubic"], "cpu", None, 0)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "validation_loss" in r] == [2, 4]
+    assert Image.open(tmp_path / "run" / "validation" / "step_0000004.png").size == (4 * 64, 4 * 64)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert "loss on held-out places" in capsys.readouterr().out
+
+
+def test_the_resolution_branch_can_be_left_out(small_model, chips, tmp_path):
+    train_bundle(str(small_model.folder), chips, tmp_path / "run",
+                 ["steps=1", "batch=1", "crop=64", "network.resolution_guidance=false"], "cpu", None, 0)
+    network = open_bundle(tmp_path / "run").load()
+    assert not any(name.startswith("resolution_embedding") for name in network.state_dict())
+    batch = collate([examples_of(ChipPool(ChipSet(chips, "train"), 0))[0]])
+    made = [network(batch.noise, batch.times.float(), network.encode(batch.low, gsd))
+            for gsd in (torch.tensor([1.0]), torch.tensor([64.0]))]
+    assert torch.equal(*made)
+
+
+@pytest.mark.slow
+def test_the_network_of_the_paper_takes_a_real_step(tmp_path, chips, capfd):
+    """565 million weights, batch 1, gradients with recomputed activations: about a minute and 12 GB."""
+    status = main(["train", "--config", "metaearth-600m", "--smoke", "--device", "cpu", "--set", "accumulation=1",
+                   "crop=256"])
+    told = capfd.readouterr().out
+    assert status == 0 and "trains here" in told
+    print(told)
+
+
+def test_a_configuration_can_be_tried_without_imagery(small_model, capfd):
+    assert main(["train", "--config", str(small_model.folder), "--smoke", "--device", "cpu", "--set", "batch=1",
+                 "crop=64"]) == 0
+    assert "examples/s" in capfd.readouterr().out
+
+
+def test_training_without_data_is_refused(small_model, capfd):
+    assert main(["train", "--config", str(small_model.folder)]) == 2
+    assert "Give --data and --output" in capfd.readouterr().err
+
+
+def test_the_configuration_of_the_paper():
+    settings = TrainingSettings(**find_bundle("metaearth-600m").config.training)
+    assert (settings.learning_rate, settings.epochs, settings.batch, settings.accumulation) == (2e-6, 30, 1, 8)
+    assert (settings.loss_weighting, settings.degradation, settings.times) == ("p2", "high-order", "uniform")
 
 
 def test_a_run_may_begin_with_given_weights(small_model, imagery, tmp_path):
-    network = small_model.config.network
-    pictures = TrainingPictures(list(entries(imagery, "train")), 64, network.scale, network.context, 0)
     given = small_model.load().state_dict()
-    run = Trainer(small_model.config, SETTINGS, pictures, tmp_path / "run", torch.device("cpu"), given)
-    assert all(torch.equal(value, given[name]) for name, value in run.network.state_dict().items())
+    run = trainer(small_model, imagery, tmp_path / "run", initial=given)
+    assert all(torch.equal(value, given[name]) for name, value in run.state.network.state_dict().items())
 
 
 def test_training_lowers_the_loss_on_one_batch(small_model, imagery, tmp_path):
     settings = dataclasses.replace(SETTINGS, objective="l1", steps=60, learning_rate=3e-3)
     run = trainer(small_model, imagery, tmp_path / "run", settings)
-    batch = run.batches.next()
-    run.batches.next = lambda: batch
+    batch = next(run.batches)
+    run.batches = iter([batch] * 60)
     losses = [run.train_step() for _ in range(60)]
     assert np.mean(losses[-5:]) < 0.95 * losses[0]
 
 
 def test_the_learning_rate_warms_up_and_decays():
     settings = TrainingSettings(steps=100, warmup=10, learning_rate=1.0, final_learning_rate=0.1)
-    rates = [learning_rate(settings, s) for s in range(101)]
+    rates = [learning_rate(settings, s, 100) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_settings_are_changed_by_name():
-    assert changed(SETTINGS, ["steps=9", "learning_rate=0.5", "objective=l1"]).learning_rate == 0.5
+def test_settings_are_changed_by_name(small_model):
+    config = changed(small_model.config, ["steps=9", "learning_rate=0.5", "objective=l1", "network.context=0"])
+    settings = TrainingSettings(**config.training)
+    assert (settings.steps, settings.learning_rate, settings.objective, config.network.context) == (9, 0.5, "l1", 0)
     with pytest.raises(PlanError, match="no training setting 'stepz'"):
-        changed(SETTINGS, ["stepz=9"])
+        changed(small_model.config, ["stepz=9"])
     with pytest.raises(PlanError, match="this is no int"):
-        changed(SETTINGS, ["steps=nine"])
+        changed(small_model.config, ["steps=nine"])
+    with pytest.raises(PlanError, match="this is no bool"):
+        changed(small_model.config, ["gradient_checkpointing=perhaps"])
 
 
 def test_averaging_is_the_mean_of_blocks():

@@ -1,0 +1,167 @@
+"""A prepared training set on disk: chips of one size in tar shards, with an index a shard.
+
+The format is WebDataset's (tar shards of ``key.png`` and ``key.json``): it is plain POSIX tar, so that any tool reads
+it and object stores stream it from front to back, and a shard holds a thousand chips, so that a million chips are a
+thousand files. The index beside each shard names every chip's bytes: the trainer draws chips in any order from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from backend.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+DATASET_FILE = "dataset.json"
+TAR_BLOCK = 512
+Chip = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ChipRecord:
+    """A chip's line in the index: where its picture lies in the shard, and what it shows.
+
+    ``gsd_m``: metres per pixel. ``longitude`` and ``latitude`` of its centre in degrees, where they are known.
+    """
+
+    key: str
+    offset: int
+    size: int
+    gsd_m: float
+    longitude: float | None
+    latitude: float | None
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class ChipFacts:
+    """What is known of a chip: all of its ``key.json``. ``window``: row and column of its first pixel at ``gsd_m``."""
+
+    gsd_m: float
+    longitude: float | None
+    latitude: float | None
+    source: str
+    licence: str
+    file: str
+    window: tuple[int, int]
+    crs: str
+    transform: tuple[float, ...]
+
+
+def write_shard(path: Path, chips: Iterable[tuple[str, Chip, ChipFacts]]) -> int:
+    """Write (key, pixels (rows, cols, 3), facts) into a shard and its index; the number of chips.
+
+    The index appears last, whole: a shard that has one is finished.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records, partial = [], path.with_suffix(".part")
+    with partial.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, pixels, facts in chips:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            offset = _add(tar, f"{key}.png", buffer.getvalue())
+            _add(tar, f"{key}.json", json.dumps(asdict(facts)).encode())
+            place = facts.longitude, facts.latitude
+            size = buffer.getbuffer().nbytes
+            records.append(ChipRecord(key, offset, size, facts.gsd_m, *place, facts.source, facts.licence))
+    _flush_to_disk(partial)
+    partial.replace(path)
+    _write_index(path.with_suffix(".csv"), records)
+    return len(records)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Add a member; the offset of its bytes."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    offset = tar.offset + TAR_BLOCK
+    tar.addfile(member, io.BytesIO(data))
+    return offset
+
+
+def _write_index(path: Path, records: list[ChipRecord]) -> None:
+    partial = path.with_suffix(".csv.part")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [f.name for f in fields(ChipRecord)])
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in records)
+    _flush_to_disk(partial)
+    partial.replace(path)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _read_index(path: Path) -> Iterator[ChipRecord]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            longitude, latitude = (float(row[name]) if row[name] else None for name in ("longitude", "latitude"))
+            yield ChipRecord(
+                row["key"],
+                int(row["offset"]),
+                int(row["size"]),
+                float(row["gsd_m"]),
+                longitude,
+                latitude,
+                row["source"],
+                row["licence"],
+            )
+
+
+class ChipSet:
+    """The chips of one split of a prepared set, in the order of the shards."""
+
+    def __init__(self, folder: Path, split: str, finished: bool = True) -> None:
+        """``finished``: whether a set that is not wholly prepared is refused."""
+        if finished and not is_chip_set(folder):
+            raise InputError(f"{folder} is no prepared training set; make one with `python -m backend prepare`.")
+        self.folder, self.split = folder, split
+        self.shards: list[Path] = []
+        self.records: list[ChipRecord] = []
+        self._shard_of: list[int] = []
+        for index in sorted((folder / split).glob("*.csv")):
+            found = list(_read_index(index))
+            self.records += found
+            self._shard_of += [len(self.shards)] * len(found)
+            self.shards.append(index.with_suffix(".tar"))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, number: int) -> Chip:
+        """The pixels of a chip: (rows, cols, 3)."""
+        record = self.records[number]
+        with self.shards[self._shard_of[number]].open("rb") as stream:
+            stream.seek(record.offset)
+            data = stream.read(record.size)
+        with Image.open(io.BytesIO(data)) as opened:
+            return np.asarray(opened.convert("RGB"))
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """All that is known of a chip; see `ChipFacts`."""
+        record = self.records[number]
+        with tarfile.open(self.shards[self._shard_of[number]]) as tar:
+            member = tar.extractfile(f"{record.key}.json")
+            if member is None:
+                raise InputError(f"The shard of chip {record.key} is damaged: {record.key}.json is missing.")
+            return json.load(member)
+
+
+def is_chip_set(folder: Path) -> bool:
+    """Whether a folder holds a prepared set."""
+    return (folder / DATASET_FILE).is_file()

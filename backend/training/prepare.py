@@ -1,0 +1,253 @@
+"""``python -m backend prepare``: imagery of any sensor becomes a training set of chips, split by place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.errors import InputError, PlanError
+from backend.raster.grid import Region, crs_name
+from backend.raster.source import RasterSource
+from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, write_shard
+from backend.training.imagery import Imagery, imagery_of, plain_entries
+from backend.training.places import Cells, box_of, split_of, with_neighbours
+from backend.training.split import all_entries, load_collection
+from backend.training.statistics import describe_set
+
+PLAN_FILE = "plan.json"
+BLANK_SD = 1.5
+"""Grey levels: a chip of a smaller standard deviation shows nothing."""
+CLOUD_DARKEST, CLOUD_COLOUR = 200, 30
+"""A pixel may be cloud where its darkest band is above the one and its bands differ by less than the other."""
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to make: ``gsd_m`` none means each raster's own metres per pixel and ``halvings`` halvings of its detail.
+
+    ``max_cloud``: the largest share of cloud-like pixels (bright and grey: snow and salt are too) of a chip.
+    ``cell_km``: side of the cells by which places are split; 0: eight of the coarsest chips.
+    """
+
+    sources: tuple[str, ...]
+    output: str
+    gsd_m: tuple[float, ...] = ()
+    halvings: int = 2
+    chip: int = 256
+    max_cloud: float = 0.5
+    cell_km: float = 0.0
+    licence: str = ""
+    source_resolution: float | None = None
+    collection: str = ""
+    shard: int = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A chip that may be cut: the imagery's number and the chip's place on its grid."""
+
+    imagery: int
+    region: Region
+
+
+@dataclass
+class Census:
+    """What was found before any pixel was read."""
+
+    imagery: list[Imagery] = field(default_factory=list)
+    shards: dict[str, list[list[Candidate]]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    on_borders: int = 0
+
+    @property
+    def candidates(self) -> int:
+        """Chips that may be cut."""
+        return sum(len(shard) for shards in self.shards.values() for shard in shards)
+
+    def digest(self) -> str:
+        """Hash of all chips that would be cut, and from what."""
+        parts = [(i.path, i.gsd_m, i.stretch.low, i.stretch.high, *Path(i.path).stat()[6:9:2]) for i in self.imagery]
+        plan = [[c.imagery, c.region.top, c.region.left] for s in SPLITS for shard in self.shards[s] for c in shard]
+        return hashlib.sha256(json.dumps([parts, plan], sort_keys=True).encode()).hexdigest()
+
+
+def census(wanted: Preparation, check: Callable[[], None]) -> Census:
+    """Every chip that could be cut, in its split; no pixel is read but for stretches."""
+    found = Census(shards={split: [] for split in SPLITS})
+    sources = [Path(s) for s in wanted.sources]
+    if wanted.collection:
+        entries = [e for s in sources for e in all_entries(s, load_collection(Path(wanted.collection)))]
+    else:
+        entries = plain_entries(sources, wanted.licence, wanted.source_resolution)
+
+    def skip(path: Path, reason: str) -> None:
+        found.skipped[str(path)] = reason
+
+    for imagery in imagery_of(entries, list(wanted.gsd_m), wanted.halvings, wanted.chip, skip):
+        check()
+        found.imagery.append(imagery)
+    if not found.imagery:
+        reason = next(iter(found.skipped.values()), "no raster fits the collection")
+        raise InputError(f"No training chip can be cut: {reason}.")
+    chips: dict[str, list[Candidate]] = {split: [] for split in SPLITS}
+    coarsest = max(i.gsd_m for i in found.imagery if i.split is None) if any(
+        i.split is None for i in found.imagery) else 1.0
+    cells = Cells(wanted.cell_km * 1000 or 8 * wanted.chip * coarsest)
+    for number, imagery in enumerate(found.imagery):
+        check()
+        for region in imagery.regions(wanted.chip):
+            split = split_at(imagery, region, cells)
+            if split is None:
+                found.on_borders += 1
+            else:
+                chips[split].append(Candidate(number, region))
+    for split, of_split in chips.items():
+        found.shards[split] = [of_split[k:k + wanted.shard] for k in range(0, len(of_split), wanted.shard)]
+    return found
+
+
+def split_at(imagery: Imagery, region: Region, cells: Cells) -> str | None:
+    """The split of a chip; None where a neighbour of its size might lie in another split."""
+    if imagery.split is not None:
+        return imagery.split
+    if imagery.grid.crs is None:
+        return split_of(imagery.place)
+    return cells.split_of(box_of(imagery.grid, with_neighbours(region)))
+
+
+def unfit(pixels: NDArray[np.uint8], valid: NDArray[np.bool_], max_cloud: float) -> str | None:
+    """Why a chip is dropped: "nodata", "blank" or "cloud"; None if it is kept."""
+    if not valid.all():
+        return "nodata"
+    if pixels.astype(np.float32).std(axis=(0, 1)).max() < BLANK_SD:
+        return "blank"
+    darkest = pixels.min(axis=2)
+    cloud = (darkest > CLOUD_DARKEST) & (pixels.max(axis=2) - darkest < CLOUD_COLOUR)
+    return "cloud" if cloud.mean() > max_cloud else None
+
+
+def cut_shard(path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float) -> None:
+    """Write the shard of these candidates, with what was dropped beside it."""
+    dropped: Counter[str] = Counter()
+    with ExitStack() as stack:
+        chips = _chips(path, candidates, imagery, max_cloud, dropped, stack)
+        kept = list(chips)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
+    write_shard(path, kept)
+
+
+def _chips(
+    path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float, dropped: Counter[str],
+    stack: ExitStack,
+) -> Iterator[tuple[str, NDArray[np.uint8], ChipFacts]]:
+    opened: dict[int, RasterSource] = {}
+    for number, candidate in enumerate(candidates):
+        of = imagery[candidate.imagery]
+        if candidate.imagery not in opened:
+            stack.close()
+            opened = {candidate.imagery: stack.enter_context(of.open())}
+        pixels, valid = of.read(opened[candidate.imagery], candidate.region)
+        reason = unfit(pixels, valid, max_cloud)
+        if reason:
+            dropped[reason] += 1
+        else:
+            yield f"{path.parent.name}_{path.stem}_{number:04d}", pixels, facts_of(of, candidate.region)
+
+
+def facts_of(imagery: Imagery, region: Region) -> ChipFacts:
+    """What is known of a chip."""
+    longitude = latitude = None
+    if imagery.grid.crs is not None:
+        west, south, east, north = box_of(imagery.grid, region)
+        longitude, latitude = round(((west + east) / 2 + 180) % 360 - 180, 6), round((south + north) / 2, 6)
+    return ChipFacts(
+        round(imagery.gsd_m, 6),
+        longitude,
+        latitude,
+        imagery.source,
+        imagery.licence,
+        Path(imagery.path).name,
+        (region.top, region.left),
+        crs_name(imagery.grid.crs),
+        tuple(imagery.grid.crop(region).transform)[:6],
+    )
+
+
+def prepare(wanted: Preparation, workers: int, report: Report, check: Callable[[], None]) -> dict:
+    """Make or finish the set in ``wanted.output``; what its ``dataset.json`` says.
+
+    Shards that are finished are kept. `PlanError` if the folder holds a set of other settings or imagery.
+    """
+    output = Path(wanted.output)
+    report(0, 1, "looking at the imagery")
+    found = census(wanted, check)
+    _adopt(output, wanted, found)
+    missing = [
+        (output / split / f"{number:06d}.tar", candidates)
+        for split in SPLITS
+        for number, candidates in enumerate(found.shards[split])
+        if not (output / split / f"{number:06d}.csv").is_file()
+    ]
+    done = found.candidates - sum(len(candidates) for _, candidates in missing)
+    report(done, found.candidates, "cutting chips")
+    for count in _cut(missing, found.imagery, wanted.max_cloud, workers, check):
+        done += count
+        report(done, found.candidates, "cutting chips")
+    facts = describe_set(output, {**asdict(wanted), "skipped": found.skipped, "on_borders": found.on_borders})
+    (output / DATASET_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def _adopt(output: Path, wanted: Preparation, found: Census) -> None:
+    """Write the plan, or compare it with the one that is there."""
+    settings = {k: v for k, v in asdict(wanted).items() if k not in ("output", "sources")}
+    plan = json.loads(json.dumps({**settings, "chips": found.digest()}))
+    path = output / PLAN_FILE
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(k for k in plan.keys() | there.keys() if plan.get(k) != there.get(k))
+        if differing:
+            raise PlanError(
+                f"{output} holds a training set of other settings or imagery (differing: {', '.join(differing)}). "
+                "Choose another folder, or delete it."
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise PlanError(f"{output} is not empty and holds no training set; choose another folder.")
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+
+
+def _cut(
+    missing: list[tuple[Path, list[Candidate]]], imagery: list[Imagery], max_cloud: float, workers: int,
+    check: Callable[[], None],
+) -> Iterator[int]:
+    """Cut the missing shards in some processes; yields the number of candidates of each as it is finished."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(workers, len(missing) or 1)), context) as pool:
+        running = {}
+        for path, candidates in missing:
+            needed = {c.imagery: imagery[c.imagery] for c in candidates}
+            running[pool.submit(cut_shard, path, candidates, needed, max_cloud)] = len(candidates)
+        try:
+            while running:
+                done, _ = wait(running, 0.2, FIRST_COMPLETED)
+                check()
+                for future in done:
+                    future.result()
+                    yield running.pop(future)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,61 @@
+"""What a run is judged by as it goes: the loss on held-out examples, and pictures of what the average weights make."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from backend.diffusion.losses import data_prediction
+from backend.diffusion.samplers import Level, dpm_solver_pp_2m, log_snr_levels
+from backend.models.bundle import ModelConfig
+from backend.models.cascade_network import CascadeNetwork, Condition, upsample
+from backend.training.examples import Examples, collate
+from backend.training.objective import Objective, regress
+
+LOSS_EXAMPLES, PICTURES, SAMPLING_STEPS = 64, 4, 12
+
+
+@torch.inference_mode()
+def validation_loss(objective: Objective, examples: Examples, batch: int, device: torch.device) -> float:
+    """The objective over the first examples."""
+    losses = []
+    for first in range(0, LOSS_EXAMPLES, batch):
+        some = collate([examples[i] for i in range(first, min(first + batch, LOSS_EXAMPLES))])
+        losses.append((float(objective(some.to(device))), len(some.high)))
+    return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
+
+
+@torch.inference_mode()
+def validation_picture(objective: Objective, examples: Examples, device: torch.device) -> Image.Image:
+    """One example a line: low resolution, bicubic, generated, real."""
+    batch = collate([examples[i] for i in range(PICTURES)]).to(device)
+    network, config = objective.network, objective.config
+    condition = network.encode(batch.low, batch.ground_resolution_m)
+    if objective.kind == "l1":
+        x0 = regress(network, config, condition)
+    else:
+        x0 = sample(network, config, batch.noise, condition)
+    made = network.to_image(x0, condition)
+    context, scale = config.network.context, config.network.scale
+    inner = batch.low[..., context:batch.low.shape[-2] - context, context:batch.low.shape[-1] - context]
+    blocks = inner.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
+    columns = [blocks, upsample(batch.low, context, scale), made, batch.high]
+    return _as_picture(torch.cat(columns, dim=-1))
+
+
+def sample(network: CascadeNetwork, config: ModelConfig, noise: Tensor, condition: Condition) -> Tensor:
+    """x_0 from noise, (n, 3, h, w), in a few quick steps."""
+
+    def denoise(noisy: Tensor, level: Level) -> Tensor:
+        time = torch.full((len(noisy),), level.time, dtype=torch.float32, device=noisy.device)
+        return data_prediction(config.prediction, network(noisy, time, condition), noisy, level.alpha, level.sigma)
+
+    return dpm_solver_pp_2m(denoise, noise, log_snr_levels(config.schedule, SAMPLING_STEPS))
+
+
+def _as_picture(images: Tensor) -> Image.Image:
+    """(n, 3, h, w) in [-1, 1], one below the other."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+    return Image.fromarray(np.concatenate(pixels.transpose(0, 2, 3, 1)))
