@@ -19,10 +19,11 @@ import numpy as np
 import rasterio
 import torch
 
-from backend.cascade.engine import Engine, Sampling, render_windows
+from backend.cascade.engine import Engine, Sampling
 from backend.cascade.planning import WindowGeometry, stage_regions
 from backend.devices import choose_device, device_name
 from backend.errors import InputError
+from backend.evaluation.borders import DISTANCES, border_profile, overlaps
 from backend.evaluation.report import compare, generator, held_out_chips, make_engine
 from backend.evaluation.seams import Pairs, repetition, seam_pairs, seam_ratio, unpaired_seam_ratio
 from backend.evaluation.spectrum import octave_power
@@ -30,11 +31,9 @@ from backend.evaluation.stand_ins import random_600m, sleep_instead, stand_in, s
 from backend.jobs.calibration import fastest, measure
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.models.bundle import Bundle, find_bundle
+from backend.models.bundle import find_bundle
 from backend.protocol import Job, JobResult
-from backend.raster.stretch import identity_stretch
 from backend.tiling.lattice import Lattice
-from backend.tiling.noise import noise_field
 
 Row = dict[str, Any]
 LITE = "metaearth-lite"
@@ -196,49 +195,27 @@ def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) ->
     return rows
 
 
-def disagreement(data: Path, progress: Callable[[str], None]) -> list[Row]:
-    """How much neighbouring windows differ, in sd of the detail, by the distance from the nearer one's border."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        networks = [("trained lite", find_bundle(LITE), 12, 12), ("random 600m", random_600m(Path(folder)), 2, 4)]
-        for name, bundle, pairs, steps in networks:
-            progress(name)
-            differences, detail = _window_differences(bundle, data, pairs, steps)
-            rows.append({"network": name} | {f"{d} px": round(differences[d] / detail, 3) for d in DISTANCES})
-    return rows
-
-
-DISTANCES = (0, 2, 4, 6, 8, 10, 12, 16, 20, 32)
-
-
-def _window_differences(bundle: Bundle, data: Path, pairs: int, steps: int) -> tuple[dict[int, float], float]:
-    lite, device = find_bundle(LITE), choose_device("auto")
+def borders(data: Path, progress: Callable[[str], None]) -> list[Row]:
+    """What a window's border does to its pixels, by the distance from it: margin and ramp follow from this."""
+    images = [real_photograph(data, SCENES[k]).astype(np.float32) for k in (0, 2, 4, 5)]
+    device, rows = choose_device("auto"), []
+    lite = find_bundle(LITE)
     precision, _ = fastest(lite, lite.sha256(), device, "auto")  # the large network would take minutes to find its own
-    engine = Engine(bundle, bundle.sha256(), Sampling("dpm-solver++", steps), device, getattr(torch, precision))
-    network = bundle.config.network
-    tile, context, scale = network.tile, network.context, network.scale
-    image = real_photograph(data, SCENES[0]).astype(np.float32)
-    squares: dict[int, list[float]] = {d: [] for d in DISTANCES}
-    detail = []
-    rng = np.random.default_rng(0)
-    for _ in range(pairs):
-        top, left = (int(rng.integers(context, n - 2 * tile // scale - context)) for n in image.shape[:2])
-        made = []
-        for step in (0, tile // 2 // scale):
-            low = image[top - context:top + tile // scale + context, left + step - context:][
-                :, : tile // scale + 2 * context
-            ].transpose(2, 0, 1)
-            rows = np.arange(tile) + top * scale
-            cols = np.arange(tile) + (left + step) * scale
-            noise = noise_field(1, 1, rows, cols, 3)
-            crop = np.ascontiguousarray(low)[None]
-            made.append(render_windows(engine, crop, noise[None], identity_stretch(3), 2.5, 0.0)[0])
-        first, second = made[0][:, :, tile // 2:], made[1][:, :, : tile // 2]
-        smooth = first - torch.nn.functional.avg_pool2d(torch.from_numpy(first), 9, 1, 4).numpy()
-        detail.append(float(smooth[:, 16:-16, 16:-16].std()))
-        for d in DISTANCES:  # column d lies d px inside the second window and deep inside the first
-            squares[d].append(float(np.square(first[:, 32:-32, d] - second[:, 32:-32, d]).mean()))
-    return {d: float(np.sqrt(np.mean(v))) for d, v in squares.items()}, float(np.mean(detail))
+    with tempfile.TemporaryDirectory() as folder:
+        networks = [("trained lite", lite, 80, 12), ("random 600m", random_600m(Path(folder)), 2, 4)]
+        for name, bundle, pairs, steps in networks:
+            progress(f"{name}, {pairs} pairs of windows")
+            sampling = Sampling("dpm-solver++", steps)
+            engine = Engine(bundle, bundle.sha256(), sampling, device, getattr(torch, precision))
+            profile = border_profile(overlaps(engine, images, pairs, 2.5))
+            for what, values in (
+                ("difference, in sd of the detail", profile.difference),
+                ("gradient near the border / deep inside", profile.gradient),
+                ("its standard error", profile.gradient_error),
+            ):
+                cells = {f"{d} px": round(float(v), 3) for d, v in zip(DISTANCES, values)}
+                rows.append({"network": name, "pairs": pairs, "what": what, **cells})
+    return rows
 
 
 def memory(progress: Callable[[str], None]) -> list[Row]:
@@ -380,7 +357,7 @@ def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
         "memory": lambda: memory(progress),
         "workers": lambda: workers(progress),
         "resume": lambda: resumption(data, progress),
-        "disagreement": lambda: disagreement(data, progress),
+        "borders": lambda: borders(data, progress),
         "sampler": lambda: sampler_spectrum(data, 12, progress),
         "modes": lambda: modes(data, progress),
         "seams": lambda: seams(data, progress, side),

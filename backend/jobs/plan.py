@@ -22,8 +22,9 @@ from rasterio.crs import CRS
 from backend.cascade.engine import Sampling
 from backend.cascade.planning import Block, WindowGeometry, stage_regions, stages_for
 from backend.devices import choose_device, device_name
-from backend.errors import DiskFullError, ModelError, OutputError, PlanError
+from backend.errors import DiskFullError, ModelError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
+from backend.jobs.checks import check_outputs, existing_folder, warnings_of
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
     ENGINE_VERSION,
@@ -33,7 +34,7 @@ from backend.protocol import (
     stage_paths,
     statistics_paths,
 )
-from backend.raster.grid import Grid, Region, crs_name, pixel_sides_m
+from backend.raster.grid import Grid, Region, crs_name
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.lattice import Lattice, paper_lattice
@@ -241,14 +242,6 @@ def _converter() -> cattrs.Converter:
 CONVERTER = _converter()
 
 
-def existing_folder(path: Path) -> Path:
-    """The nearest folder above ``path`` that exists."""
-    found = next((folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir()), None)
-    if found is None:
-        raise OutputError(f"There is no drive or share for {path}; choose another place for the result.")
-    return found
-
-
 def make_plan(job: Job) -> JobPlan:
     """The plan of a job; raises one of `backend.errors` with a sentence if it cannot be done."""
     bundle = find_bundle(job.model)
@@ -273,7 +266,7 @@ def make_plan(job: Job) -> JobPlan:
         anchor = None
     job = with_absolute_paths(job)
     paths = _result_paths(job, stages)
-    _check_outputs(paths, files)
+    check_outputs(paths, files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
     if max(r.height * r.width for r in regions) > MAX_PIXELS:
@@ -311,7 +304,7 @@ def make_plan(job: Job) -> JobPlan:
         batch,
         torch.__version__,
         _block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
-        tuple(_warnings(grid, stages, bundle, resample_to_m, native_m)),
+        tuple(warnings_of(grid, stages, bundle, resample_to_m, native_m)),
     )
     _check_space(plan)
     return plan
@@ -377,42 +370,6 @@ def executor_of(job: Job) -> str:
     if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
         raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
     return asked
-
-
-def _warnings(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | None, native_m: float) -> list[str]:
-    found = []
-    if resample_to_m is not None and resample_to_m > native_m:
-        found.append(
-            f"The target is less than one stage away, so the source is first averaged from {native_m:.4g} to "
-            f"{resample_to_m:.4g} m: detail that it has in between is replaced by synthetic detail."
-        )
-    finest, coarsest = bundle.config.ground_resolution_m
-    for stage in range(1, stages + 1):
-        size = grid.pixel_size_m / bundle.config.network.scale**stage
-        if not finest <= size <= coarsest:
-            factor = finest / size if size < finest else size / coarsest
-            found.append(
-                f"Stage {stage} makes {size:.3g} m pixels; {bundle.config.id} was trained on {finest:g} to "
-                f"{coarsest:g} m (off by a factor of {factor:.1f})."
-            )
-    sides = pixel_sides_m(grid)
-    if max(sides) > 1.2 * min(sides):
-        found.append(
-            f"On the ground the pixels are {sides[0]:.4g} m wide and {sides[1]:.4g} m high, but the model expects "
-            "square ones: warp the layer to a UTM zone first for better detail."
-        )
-    return found
-
-
-def _check_outputs(paths: list[str], sources: list[str]) -> None:
-    for path in paths:
-        if os.path.isdir(path):
-            raise OutputError(f"{path} is a folder; choose another name for the result.")
-        if os.path.exists(path) and any(os.path.samefile(path, source) for source in sources):
-            raise OutputError(f"{path} is the source itself; choose another name for the result.")
-        folder = existing_folder(Path(path).parent)
-        if not os.access(folder, os.W_OK):
-            raise OutputError(f"Nothing can be written in {folder}; choose another place for the result.")
 
 
 def _check_space(plan: JobPlan) -> None:

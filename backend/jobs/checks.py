@@ -1,0 +1,56 @@
+"""What can be told of a job before it starts: where it cannot write, and what its user should know."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from backend.errors import OutputError
+from backend.models.bundle import Bundle
+from backend.raster.grid import Grid, pixel_sides_m
+
+
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above ``path`` that exists."""
+    found = next((folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir()), None)
+    if found is None:
+        raise OutputError(f"There is no drive or share for {path}; choose another place for the result.")
+    return found
+
+
+def warnings_of(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | None, native_m: float) -> list[str]:
+    """Sentences on the grid, the resolutions and the model; ``native_m``: the source's own metres per pixel."""
+    found = []
+    if resample_to_m is not None and resample_to_m > native_m:
+        found.append(
+            f"The target is less than one stage away, so the source is first averaged from {native_m:.4g} to "
+            f"{resample_to_m:.4g} m: detail that it has in between is replaced by synthetic detail."
+        )
+    finest, coarsest = bundle.config.ground_resolution_m
+    for stage in range(1, stages + 1):
+        size = grid.pixel_size_m / bundle.config.network.scale**stage
+        if not finest <= size <= coarsest:
+            factor = finest / size if size < finest else size / coarsest
+            found.append(
+                f"Stage {stage} makes {size:.3g} m pixels; {bundle.config.id} was trained on {finest:g} to "
+                f"{coarsest:g} m (off by a factor of {factor:.1f})."
+            )
+    sides = pixel_sides_m(grid)
+    if max(sides) > 1.2 * min(sides):
+        found.append(
+            f"On the ground the pixels are {sides[0]:.4g} m wide and {sides[1]:.4g} m high, but the model expects "
+            "square ones: warp the layer to a UTM zone first for better detail."
+        )
+    return found
+
+
+def check_outputs(paths: list[str], sources: list[str]) -> None:
+    """`OutputError` if a result cannot be written, or would be written over its own source."""
+    for path in paths:
+        if os.path.isdir(path):
+            raise OutputError(f"{path} is a folder; choose another name for the result.")
+        if os.path.exists(path) and any(os.path.samefile(path, source) for source in sources):
+            raise OutputError(f"{path} is the source itself; choose another name for the result.")
+        folder = existing_folder(Path(path).parent)
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"Nothing can be written in {folder}; choose another place for the result.")
