@@ -13,7 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
+from backend.protocol import (
+    FLYTHROUGH_FIELDS,
+    JOB_FIELDS,
+    PLACE_FIELDS,
+    VIEW_FIELDS,
+    FieldError,
+    Job,
+    JobField,
+    JobResult,
+    Progress,
+    data_home,
+)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -30,6 +41,8 @@ def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, .
             options.update(nargs=2, metavar=("LOW", "HIGH"))
         elif field.kind == "bands":
             options.update(nargs="+", metavar="BAND")
+        elif field.kind == "point":
+            options.update(nargs=2, metavar=("X", "Y"))
         elif field.kind == "choice":
             options.update(metavar="|".join(field.choices))
         elif not field.required:
@@ -116,6 +129,50 @@ def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json
     finally:
         close()
     print(json.dumps(dataclasses.asdict(result)) if as_json else describe(result))
+
+
+def world_verb(name: str, fields: tuple[JobField, ...]) -> Callable[[argparse.Namespace], int]:
+    """The command of one of `backend.world.verbs`."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from tqdm import tqdm
+
+        check = raise_on_signals()
+        from backend.world import verbs
+
+        bar = tqdm(total=None, disable=None, leave=True)
+
+        def report(done: int, total: int, message: str) -> None:
+            bar.total = total
+            bar.set_description(message, refresh=False)
+            bar.update(done - bar.n)
+
+        try:
+            told = getattr(verbs, name)({field.name: getattr(arguments, field.name) for field in fields}, report, check)
+        finally:
+            bar.close()
+        for warning in told.get("warnings", []):
+            print(f"Warning: {warning}", file=sys.stderr)
+        print(json.dumps(told) if arguments.json else describe_world(told))
+        return 0
+
+    return run
+
+
+def describe_world(told: dict) -> str:
+    """What a world's verb did, in a few lines for people."""
+    lines = [f"Written: {told['output']}"]
+    if "frames" in told:
+        lines.append(f"{told['frames']} frames in {told['frames_folder']}")
+    if "grid" in told:
+        grid = told["grid"]
+        lines.append(f"{grid['width']} x {grid['height']} pixels of {grid['pixel_size_m']:.4g} m")
+    if max(told.get("stages", [told.get("stage", 0)])):
+        lines.append(
+            f"Synthetic detail by {told['model']}, seed {told['seed']}: {told['evaluations']} network evaluations now;"
+            f" what is made is kept in {told['world']}"
+        )
+    return "\n".join(lines)
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -254,6 +311,16 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--source-resolution", type=float, metavar="M", help="metres per pixel, where there is no CRS")
     verb.add_argument("--json", action="store_true", help="print one line")
     verb.set_defaults(run=inspect)
+
+    for name, fields, told in (
+        ("view", VIEW_FIELDS, "look straight down on a raster, as fine as the altitude asks"),
+        ("flythrough", FLYTHROUGH_FIELDS, "fly over a raster along a path"),
+        ("place", PLACE_FIELDS, "make a map of a picture that has no place"),
+    ):
+        verb = verbs.add_parser(name, help=told)
+        add_job_arguments(verb, fields)
+        verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        verb.set_defaults(run=world_verb(name, fields))
 
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)

@@ -72,7 +72,8 @@ class FieldError(ValueError):
 class JobField:
     """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
 
-    ``kind`` is raster, destination, folder, extent, bands, range, integer, number, choice or text. ``default`` None
+    ``kind`` is raster, destination, folder, extent, bands, range, integer, number, choice, text, crs, file (an output
+    that is no raster), point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None
     means "not given". ``unit`` and ``label`` are for people.
     """
 
@@ -139,7 +140,18 @@ class JobField:
             if len(bands) not in (1, 3) or min(bands) < 1:
                 raise FieldError(f"{self.label}: give one band or three, counted from 1.")
             return bands
+        if self.kind == "point":
+            return self._numbers(value, 2, "two finite numbers: X Y")
+        if self.kind == "points":
+            parts = [p for p in value.split(";") if p.strip()] if isinstance(value, str) else list(value)
+            return [self._numbers(part, 3, 'points as "X,Y,ALTITUDE; X,Y,ALTITUDE"') for part in parts]
         return str(value)
+
+    def _numbers(self, value: Any, count: int, form: str) -> List[float]:
+        numbers = [float(v) for v in (value.split(",") if isinstance(value, str) else value)]
+        if len(numbers) != count or not all(abs(v) < 1e300 for v in numbers):
+            raise FieldError(f"{self.label} needs {form}.")
+        return numbers
 
     def _in_range(self, value: Any) -> Any:
         low, high = self.minimum, self.maximum
@@ -208,6 +220,81 @@ JOB_FIELDS: Tuple[JobField, ...] = (
 FIELDS: Dict[str, JobField] = {field.name: field for field in JOB_FIELDS}
 
 
+WORLD_FIELDS: Tuple[JobField, ...] = (
+    FIELDS["model"],
+    FIELDS["seed"],
+    dataclasses.replace(
+        FIELDS["stages"], advanced=True,
+        help="How many times pixels can become four times finer. Empty: what the model's ground resolution allows."),
+    *(FIELDS[name] for name in ("bands", "stretch", "sampler", "steps", "noise", "overlap", "consistency",
+                                  "source_resolution", "device", "precision")),
+    JobField("world", "folder", "World folder",
+             "Folder that keeps what is made, for the next look. Empty: one in the account's MetaEarth folder, of this"
+             " source, model and seed.", advanced=True),
+)
+"""What a world is, and where; the source comes first in the fields of each verb."""
+
+CAMERA_FIELDS: Tuple[JobField, ...] = (
+    JobField("width", "integer", "Image width", "Pixels across.", default=640, minimum=1, maximum=8192),
+    JobField("height", "integer", "Image height", "Pixels down.", default=480, minimum=1, maximum=8192),
+    JobField("field_of_view", "number", "Field of view (degrees)", "The camera's angle across the image.",
+             default=60.0, minimum=0.01, maximum=179.0),
+)
+
+VIEW_FIELDS: Tuple[JobField, ...] = (
+    dataclasses.replace(FIELDS["input"], help="The raster to look at."),
+    JobField("output", "destination", "Image", "GeoTIFF of what the camera sees: red, green, blue and alpha.",
+             required=True),
+    JobField("altitude", "number", "Altitude (m)",
+             "Metres above the ground. The higher, the more is in sight, and the coarser.",
+             required=True, minimum=0.001, maximum=1e9),
+    JobField("centre", "point", "Centre",
+             "What the camera looks at, in the source's coordinates. Empty: the middle of the source."),
+    *CAMERA_FIELDS,
+    *WORLD_FIELDS,
+)
+"""What ``view`` takes: one look of a camera straight down on a world."""
+
+FLYTHROUGH_FIELDS: Tuple[JobField, ...] = (
+    dataclasses.replace(FIELDS["input"], help="The raster to fly over."),
+    JobField("output", "file", "Animation", "A name that ends in .gif, or in .mp4 where the program ffmpeg is there.",
+             required=True),
+    JobField("path", "points", "Path",
+             'At least two points "X,Y,ALTITUDE; X,Y,ALTITUDE": X and Y in the source\'s coordinates, altitude in'
+             " metres above the ground. A path that ends where it begins makes a loop.", required=True),
+    JobField("frames", "integer", "Frames", "How many images.", default=48, minimum=2, maximum=10000),
+    JobField("frame_rate", "number", "Frames a second", "How fast the animation runs.",
+             default=12.0, minimum=0.1, maximum=100.0),
+    JobField("frames_folder", "folder", "Folder of the frames",
+             "Where frame_0000.png and so on go; frames of an earlier flight are replaced. Empty: beside the"
+             " animation."),
+    *CAMERA_FIELDS,
+    *WORLD_FIELDS,
+)
+"""What ``flythrough`` takes: a flight of that camera along a path."""
+
+PLACE_FIELDS: Tuple[JobField, ...] = (
+    JobField("input", "raster", "Picture", "PNG, JPEG or TIFF with 8 bits a channel.", required=True),
+    JobField("output", "destination", "Map", "GeoTIFF of the picture: red, green, blue and, if it has one, alpha.",
+             required=True),
+    JobField("metres_per_pixel", "number", "Metres per pixel", "How much ground a pixel of the picture is.",
+             required=True, minimum=0.001, maximum=100000.0),
+    JobField("crs", "crs", "Coordinate reference system", "Where the map is to lie, such as EPSG:32633.",
+             default="EPSG:3857"),
+    JobField("centre", "point", "Centre", "Where the picture's middle is to lie, in that system's coordinates.",
+             default=(0.0, 0.0)),
+)
+"""What ``place`` takes: a picture without a place that becomes a map."""
+
+
+def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:
+    """A value of its proper type for each field; `FieldError` says what is wrong."""
+    unknown = sorted(set(values) - {field.name for field in fields})
+    if unknown:
+        raise FieldError(f"There is no field named {', '.join(unknown)}.")
+    return {field.name: field.check(values.get(field.name)) for field in fields}
+
+
 @dataclass(frozen=True)
 class Job:
     """What a user asks for; one attribute a `JobField`. Extents are xmin, ymin, xmax, ymax in the source's CRS."""
@@ -237,10 +324,7 @@ class Job:
     @classmethod
     def from_dict(cls, values: Dict[str, Any]) -> Job:
         """The job in ``values``, every field checked; `FieldError` says what is wrong."""
-        unknown = sorted(set(values) - {field.name for field in JOB_FIELDS})
-        if unknown:
-            raise FieldError(f"A job has no field named {', '.join(unknown)}.")
-        checked = {field.name: field.check(values.get(field.name)) for field in JOB_FIELDS}
+        checked = check_fields(JOB_FIELDS, values)
         if checked["stages"] is not None and checked["resolution"] is not None:
             raise FieldError("Give either a number of stages or a target resolution, not both.")
         return cls(**checked)

@@ -91,16 +91,17 @@ class WindowGeometry:
             max(c.right for c in corners),
         )
 
-    def blocks(self, region: Region, side: int) -> list[Block]:
-        """The region in blocks of ``side`` x ``side`` windows, row by row.
+    def blocks(self, region: Region, side: int, part: Region | None = None) -> list[Block]:
+        """The region in blocks of ``side`` x ``side`` windows, row by row; of those, what touches ``part`` if given.
 
         A block ends where the blending with the next window begins: [k side S - ramp, (k + 1) side S - ramp). Of its
         neighbours above and to the left it needs only the last ``ramp`` pixels of their windows.
         """
         step, first = self._block_step(side)
+        part = part or region
         rows, cols = (
             range((start - first) // step, (stop - 1 - first) // step + 1)
-            for start, stop in ((region.top, region.bottom), (region.left, region.right))
+            for start, stop in ((part.top, part.bottom), (part.left, part.right))
         )
         return [self.block(region, side, row, col) for row in rows for col in cols]
 

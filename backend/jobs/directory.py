@@ -2,7 +2,7 @@
 
 ::
 
-    plan.json               the plan, with its hash
+    plan.json               the plan, with its hash; in the folder of a world, world.json
     lock, owner.json        held by the process that works on the job, and who that is
     model/                  the model bundle, where a cluster needs it
     blocks/1/s2/0003_0007.tif   a block of stage 2 of sample 1, and .npz: what it gives to its neighbours
@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,20 +68,21 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class JobDirectory:
-    """A folder that holds one job."""
+    """A folder that holds one job. The plan's name tells what kind of job: nobody takes it for one of another kind."""
 
     folder: Path
+    plan_name: str = PLAN
 
     @property
     def has_plan(self) -> bool:
         """Whether a job was started here."""
-        return (self.folder / PLAN).is_file()
+        return (self.folder / self.plan_name).is_file()
 
     def plan(self) -> JobPlan:
         """The plan of the job in this folder."""
         if not self.has_plan:
-            raise InputError(f"{self.folder} holds no unfinished job: it has no {PLAN}.")
-        return JobPlan.from_json((self.folder / PLAN).read_text(encoding="utf-8"))
+            raise InputError(f"{self.folder} holds no unfinished job: it has no {self.plan_name}.")
+        return JobPlan.from_json((self.folder / self.plan_name).read_text(encoding="utf-8"))
 
     def adopt(self, plan: JobPlan) -> JobPlan:
         """The plan to work on: the one already here if both make the same pixels, else ``plan``, now written.
@@ -96,15 +97,19 @@ class JobDirectory:
             if found.sha256 == plan.sha256 and [s.path for s in found.stages] == [s.path for s in plan.stages]:
                 return found
             changed = differences(
-                {**json.loads(json.dumps(found.facts)), "result": found.job.output},
-                {**json.loads(json.dumps(plan.facts)), "result": plan.job.output},
+                {**found.comparable_facts, "result": found.job.output},
+                {**plan.comparable_facts, "result": plan.job.output},
             )
             raise PlanError(
                 f"{self.folder} holds an unfinished job that differs in {', '.join(changed)}. "
                 "Resume that one, delete the folder, or choose another name for the result."
             )
-        self._write(PLAN, plan.to_json())
+        self.write_plan(plan)
         return plan
+
+    def write_plan(self, plan: JobPlan) -> None:
+        """Begin a job here."""
+        self._write(self.plan_name, plan.to_json())
 
     def _write(self, name: str, text: str) -> None:
         """A small file, complete under its name or not there."""
@@ -113,8 +118,11 @@ class JobDirectory:
             to_disk(partial)
 
     @contextmanager
-    def locked(self, output: str) -> Iterator[None]:
-        """Nobody else works in this folder or on this result meanwhile; `JobBusyError` names who does."""
+    def locked(self, output: str | None) -> Iterator[None]:
+        """Nobody else works in this folder or on this result meanwhile; `JobBusyError` names who does.
+
+        A job without ``output`` is never finished, and not noted as unfinished.
+        """
         if self.folder.is_dir() and not self.has_plan and self._foreign():
             raise OutputError(
                 f"{self.folder} is no job folder: it holds {self._foreign()[0]}. Choose an empty folder, or a new name."
@@ -125,25 +133,30 @@ class JobDirectory:
         try:
             with (
                 filelock.FileLock(self.folder / LOCK).acquire(timeout=0),
-                _result_lock(output).acquire(timeout=0),
+                _result_lock(output).acquire(timeout=0) if output else nullcontext(),
             ):
                 held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 self._write(OWNER, json.dumps(owner))
-                with suppress(OSError):  # only for those who look for unfinished jobs
-                    note_of(self.folder).parent.mkdir(parents=True, exist_ok=True)
-                    note_of(self.folder).write_text(str(self.folder), encoding="utf-8")
+                if output:
+                    self._note()
                 try:
                     yield
                 finally:
                     self._remove_if_empty()
         except filelock.Timeout as error:
             raise JobBusyError(
-                f"Another job works on {output}{self._owner()}. Wait for it, cancel it, or choose another name."
+                f"Another job works on {output or self.folder}{self._owner()}. "
+                "Wait for it, cancel it, or choose another name."
             ) from error
         finally:
             if held:
                 self._remove_if_empty()  # on some systems a held lock cannot be deleted, nor its folder
+
+    def _note(self) -> None:
+        with suppress(OSError):  # only for those who look for unfinished jobs
+            note_of(self.folder).parent.mkdir(parents=True, exist_ok=True)
+            note_of(self.folder).write_text(str(self.folder), encoding="utf-8")
 
     def is_held(self) -> bool:
         """Whether somebody works in this folder now."""
@@ -243,7 +256,7 @@ class JobDirectory:
     def remove(self) -> None:
         """Delete everything of the job, and nothing else; the folder itself goes when its lock is released."""
         with suppress(OSError):
-            (self.folder / PLAN).unlink(missing_ok=True)  # first: what is left is no job then
+            (self.folder / self.plan_name).unlink(missing_ok=True)  # first: what is left is no job then
         for path in list(self.folder.iterdir()):
             if path.is_dir() and path.name in FOLDERS:
                 shutil.rmtree(path, ignore_errors=True)
@@ -252,7 +265,7 @@ class JobDirectory:
                     path.unlink()
 
     def _is_own(self, path: Path) -> bool:
-        names, ends = (PLAN, OWNER, LOCK, STOP, *FOLDERS), (".vrt", f"{PARTIAL}.json")
+        names, ends = (self.plan_name, OWNER, LOCK, STOP, *FOLDERS), (".vrt", f"{PARTIAL}.json")
         return path.name in names or path.name.endswith(ends) or path.name.startswith(PROBE)
 
     def _foreign(self) -> list[str]:

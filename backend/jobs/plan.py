@@ -128,14 +128,19 @@ class JobPlan:
         """Hash of the facts: equal hashes, equal pixels on one device model."""
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
+    @cached_property
+    def comparable_facts(self) -> dict[str, Any]:
+        """The facts as they come back from JSON."""
+        return dict(json.loads(json.dumps(self.facts)))
+
     @property
     def windows(self) -> list[int]:
         """Windows of each stage for one sample; a cluster computes some at the borders of blocks again."""
         return [self.geometry.count(stage.region) for stage in self.stages]
 
-    def blocks(self, stage: int) -> list[Block]:
-        """The blocks of a stage, which counts from 1."""
-        return self.geometry.blocks(self.stages[stage - 1].region, self.block_windows)
+    def blocks(self, stage: int, part: Region | None = None) -> list[Block]:
+        """The blocks of a stage, which counts from 1; of those, what touches ``part`` if given."""
+        return self.geometry.blocks(self.stages[stage - 1].region, self.block_windows, part)
 
     def block(self, stage: int, row: int, col: int) -> Block:
         """One of the `blocks` of a stage."""
@@ -244,6 +249,15 @@ CONVERTER = _converter()
 
 def make_plan(job: Job) -> JobPlan:
     """The plan of a job; raises one of `backend.errors` with a sentence if it cannot be done."""
+    plan = draft_plan(job)
+    check_outputs(plan.result_paths, list(plan.source))
+    _check_size(plan)
+    _check_space(plan)
+    return plan
+
+
+def draft_plan(job: Job) -> JobPlan:
+    """The plan of a job, however much it would make and wherever that would go; see `make_plan`."""
     bundle = find_bundle(job.model)
     if not bundle.has_weights:
         raise ModelError(f"The model {bundle.config.id} has no weights yet: it can be trained, but not run.")
@@ -257,7 +271,6 @@ def make_plan(job: Job) -> JobPlan:
         stretch = source.stretch() if job.stretch is None else even_stretch(job.stretch[0], job.stretch[1], bands)
         anchor = source.anchor() if resample_to_m is None else None
         dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
-        files = source.files()
     lattice = (
         paper_lattice(network.tile) if job.overlap == "paper" else Lattice(network.tile, profile.margin, profile.ramp)
     )
@@ -266,18 +279,12 @@ def make_plan(job: Job) -> JobPlan:
         anchor = None
     job = with_absolute_paths(job)
     paths = _result_paths(job, stages)
-    check_outputs(paths, files)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
-    if max(r.height * r.width for r in regions) > MAX_PIXELS:
-        raise PlanError(
-            f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
-            "Choose a smaller extent or a coarser target resolution."
-        )
     device = choose_device(job.device)
     sha256, sampling = bundle.sha256(), _sampling(job, bundle)
     precision, batch = fastest(bundle, sha256, device, job.precision)
-    plan = JobPlan(
+    return JobPlan(
         job,
         bundle.config.id,
         str(bundle.folder.absolute()),
@@ -306,8 +313,6 @@ def make_plan(job: Job) -> JobPlan:
         _block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
         tuple(warnings_of(grid, stages, bundle, resample_to_m, native_m)),
     )
-    _check_space(plan)
-    return plan
 
 
 def _result_paths(job: Job, stages: int) -> list[str]:
@@ -370,6 +375,15 @@ def executor_of(job: Job) -> str:
     if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
         raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
     return asked
+
+
+def _check_size(plan: JobPlan) -> None:
+    regions = [stage.region for stage in plan.stages]
+    if max(r.height * r.width for r in regions) > MAX_PIXELS:
+        raise PlanError(
+            f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
+            "Choose a smaller extent or a coarser target resolution."
+        )
 
 
 def _check_space(plan: JobPlan) -> None:

@@ -19,9 +19,12 @@ from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
 from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.models.bundle import Bundle
+from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import tags_of
-from backend.raster.source import RasterSource
+from backend.raster.source import Pixels, RasterSource
+
+Read = Callable[[Region], Pixels]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def fitting_bundle(plan: JobPlan, directory: JobDirectory) -> Bundle:
 class Renderer:
     """Renders blocks of one plan in this process. Writing goes on behind the network.
 
-    ``after_evaluation`` and ``after_window`` are called in the caller's thread and may raise.
+    ``after_evaluation`` and ``after_window`` are called in the caller's thread and may raise. ``read_stage`` (sample,
+    stage) gives the reading of a stage that the next one is made from; without it, there is a mosaic of all of it.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class Renderer:
         directory: JobDirectory,
         after_evaluation: Callable[[int], None] = lambda windows: None,
         after_window: Callable[[], None] = lambda: None,
+        read_stage: Callable[[int, int], Read] | None = None,
     ) -> None:
         self.plan, self.directory, self.after_window = plan, directory, after_window
+        self.read_stage = read_stage or self._mosaic
         self.engine = Engine(
             fitting_bundle(plan, directory),
             plan.model_sha256,
@@ -144,11 +150,7 @@ class Renderer:
         return self._renderer_now
 
     def _open(self, sample: int, stage: int) -> BlockRenderer:
-        plan, read = self.plan, self.source.read
-        if stage > 1:
-            before = plan.stages[stage - 2]
-            mosaic = self.directory.folder / halo_name(sample, stage - 1)
-            read = self._stage_stack.enter_context(Mosaic(mosaic, before.grid, before.region, plan.bands)).read
+        plan, read = self.plan, self.source.read if stage == 1 else self.read_stage(sample, stage - 1)
         size_m, anchor, geometry = plan.stages[stage - 1].grid.pixel_size_m, plan.anchor, plan.geometry
         first = [n * geometry.scale**stage // geometry.lattice.stride for n in anchor or (0, 0)]
         settings = StageSettings(
@@ -162,6 +164,10 @@ class Renderer:
             (first[0], first[1]),
         )
         return BlockRenderer(self.engine, read, settings, plan.bands, self.after_window)
+
+    def _mosaic(self, sample: int, stage: int) -> Read:
+        of_stage, path = self.plan.stages[stage - 1], self.directory.folder / halo_name(sample, stage)
+        return self._stage_stack.enter_context(Mosaic(path, of_stage.grid, of_stage.region, self.plan.bands)).read
 
 
 def rounded_resolution_m(size_m: float) -> float:

@@ -1,0 +1,1 @@
+"""The generative world: a source made finer on demand, where a camera looks."""
