@@ -74,8 +74,8 @@ package:  ## build/metaearth.zip, ready to upload
 install:  ## link the plugin into your own QGIS profile
 	$(PYTHON) scripts/qgis_profile.py --user
 
-train: $(VENV)/.ready  ## train metaearth-lite on DATA=folder
-	$(BIN)/python -m backend train --config metaearth-lite --data $(DATA) --output build/train/lite
+train: $(VENV)/.ready  ## train metaearth-lite from scratch on DATA=folder
+	$(BIN)/python -m backend train --config metaearth-lite --start none --data $(DATA) --output build/train/lite
 
 clean:  ## remove what was built, but for the environments
 	rm -rf build

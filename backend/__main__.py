@@ -11,42 +11,45 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from backend.protocol import (
-    FLYTHROUGH_FIELDS,
-    JOB_FIELDS,
-    PLACE_FIELDS,
-    VIEW_FIELDS,
-    FieldError,
-    Job,
-    JobField,
-    JobResult,
-    Progress,
-    data_home,
-)
+from backend.protocol import JOB_FIELDS, VERBS, FieldError, Job, JobField, JobResult, Progress, Verb, data_home
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
+# threads that wait in a busy loop make the network 20 times slower as soon as another program computes too; after so
+# short a wait they sleep, which costs nothing where nobody else does (docs/performance.md)
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+METAVARS: dict[str, str | tuple[str, ...]] = {
+    "extent": ("XMIN", "YMIN", "XMAX", "YMAX"),
+    "range": ("LOW", "HIGH"),
+    "point": ("X", "Y"),
+    "bands": "BAND",
+    "numbers": "M",
+    "rasters": "PATH",
+    "integer": "N",
+    "number": "M",
+}
+
 
 def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, ...] = JOB_FIELDS) -> None:
-    """One option a job field; the values stay text, `Job.from_dict` checks them."""
+    """One option a job field; the values stay text, `JobField.check` checks them."""
     for field in fields:
         options: dict = {"help": field.help.replace("%", "%%")}
-        if not field.required:
-            options["dest"] = field.name
-        if field.kind == "extent":
-            options.update(nargs=4, metavar=("XMIN", "YMIN", "XMAX", "YMAX"))
-        elif field.kind == "range":
-            options.update(nargs=2, metavar=("LOW", "HIGH"))
-        elif field.kind == "bands":
-            options.update(nargs="+", metavar="BAND")
-        elif field.kind == "point":
-            options.update(nargs=2, metavar=("X", "Y"))
-        elif field.kind == "choice":
-            options.update(metavar="|".join(field.choices))
-        elif not field.required:
-            options.update(metavar="N" if field.kind == "integer" else "M" if field.kind == "number" else "TEXT")
+        if not field.positional:
+            options.update(dest=field.name, required=field.required)
+        metavar = "|".join(field.choices) or METAVARS.get(field.kind, "TEXT")
+        if field.kind == "flag":
+            options["action"] = "store_true"
+        elif isinstance(metavar, tuple):
+            options.update(nargs=len(metavar), metavar=metavar)
+        elif field.kind in ("bands", "numbers", "rasters", "words"):
+            options.update(nargs="+", metavar=metavar)
+        elif not field.positional:
+            options["metavar"] = metavar
         parser.add_argument(field.option, **options)
 
 
@@ -80,11 +83,11 @@ def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
 
 
 @contextmanager
-def counted(unit: str) -> Iterator[Callable[[int, int, str], None]]:
+def counted() -> Iterator[Callable[[int, int, str], None]]:
     """A report (done, total, message) that moves a progress bar on the terminal; silent where stderr is none."""
     from tqdm import tqdm
 
-    with tqdm(total=None, unit=unit, disable=None) as bar:
+    with tqdm(total=None, unit="", disable=None) as bar:
 
         def report(done: int, total: int, message: str) -> None:
             bar.total = total
@@ -131,48 +134,18 @@ def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json
     print(json.dumps(dataclasses.asdict(result)) if as_json else describe(result))
 
 
-def world_verb(name: str, fields: tuple[JobField, ...]) -> Callable[[argparse.Namespace], int]:
-    """The command of one of `backend.world.verbs`."""
+def run(verb: Verb, arguments: argparse.Namespace) -> int:
+    """Do what a verb says, under a progress bar."""
+    check = raise_on_signals()
+    from backend.verbs import run_verb
 
-    def run(arguments: argparse.Namespace) -> int:
-        from tqdm import tqdm
-
-        check = raise_on_signals()
-        from backend.world import verbs
-
-        bar = tqdm(total=None, disable=None, leave=True)
-
-        def report(done: int, total: int, message: str) -> None:
-            bar.total = total
-            bar.set_description(message, refresh=False)
-            bar.update(done - bar.n)
-
-        try:
-            told = getattr(verbs, name)({field.name: getattr(arguments, field.name) for field in fields}, report, check)
-        finally:
-            bar.close()
-        for warning in told.get("warnings", []):
-            print(f"Warning: {warning}", file=sys.stderr)
-        print(json.dumps(told) if arguments.json else describe_world(told))
-        return 0
-
-    return run
-
-
-def describe_world(told: dict) -> str:
-    """What a world's verb did, in a few lines for people."""
-    lines = [f"Written: {told['output']}"]
-    if "frames" in told:
-        lines.append(f"{told['frames']} frames in {told['frames_folder']}")
-    if "grid" in told:
-        grid = told["grid"]
-        lines.append(f"{grid['width']} x {grid['height']} pixels of {grid['pixel_size_m']:.4g} m")
-    if max(told.get("stages", [told.get("stage", 0)])):
-        lines.append(
-            f"Synthetic detail by {told['model']}, seed {told['seed']}: {told['evaluations']} network evaluations now;"
-            f" what is made is kept in {told['world']}"
-        )
-    return "\n".join(lines)
+    values = {field.name: getattr(arguments, field.name) for field in verb.fields}
+    with counted() as report:
+        told = run_verb(verb.name, values, report, check)
+    for warning in told.get("warnings", []):
+        print(f"Warning: {warning}", file=sys.stderr)
+    print(json.dumps(told) if arguments.json else told["text"])
+    return 0
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -206,54 +179,6 @@ def serve(arguments: argparse.Namespace) -> int:
     from backend.server import serve_stdio
 
     return serve_stdio()
-
-
-def prepare(arguments: argparse.Namespace) -> int:
-    """Cut imagery into a training set."""
-    check = raise_on_signals()
-    from backend.training.prepare import Preparation
-    from backend.training.prepare import prepare as run
-
-    wanted = Preparation(
-        tuple(arguments.sources),
-        arguments.output,
-        tuple(arguments.gsd),
-        arguments.halvings,
-        arguments.chip,
-        arguments.max_cloud,
-        arguments.cell_km,
-        arguments.licence,
-        arguments.source_resolution,
-        arguments.collection,
-    )
-    with counted("chip") as report:
-        facts = run(wanted, arguments.workers, report, check)
-    print((Path(arguments.output) / "README.md").read_text(encoding="utf-8"))
-    return 0 if sum(facts["chips"].values()) else FAILED
-
-
-def train(arguments: argparse.Namespace) -> int:
-    """Train a model on a prepared set or a folder of imagery."""
-    check = raise_on_signals()
-    from backend.training.run import smoke, train_bundle, usual_workers
-
-    if arguments.smoke:
-        print(smoke(arguments.config, arguments.set, arguments.device))
-        return 0
-    if not (arguments.data and arguments.output):
-        raise FieldError("Give --data and --output, or --smoke.")
-    workers = usual_workers() if arguments.workers is None else arguments.workers
-    train_bundle(
-        arguments.config,
-        Path(arguments.data),
-        Path(arguments.output),
-        arguments.set,
-        arguments.device,
-        arguments.start,
-        workers,
-        check=check,
-    )
-    return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -312,48 +237,14 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="print one line")
     verb.set_defaults(run=inspect)
 
-    for name, fields, told in (
-        ("view", VIEW_FIELDS, "look straight down on a raster, as fine as the altitude asks"),
-        ("flythrough", FLYTHROUGH_FIELDS, "fly over a raster along a path"),
-        ("place", PLACE_FIELDS, "make a map of a picture that has no place"),
-    ):
-        verb = verbs.add_parser(name, help=told)
-        add_job_arguments(verb, fields)
+    for each in VERBS.values():
+        verb = verbs.add_parser(each.name, help=each.title[0].lower() + each.title[1:], description=each.help)
+        add_job_arguments(verb, each.fields)
         verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-        verb.set_defaults(run=world_verb(name, fields))
+        verb.set_defaults(run=partial(run, each))
 
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
-
-    verb = verbs.add_parser("prepare", help="cut imagery into a training set, split by place")
-    verb.add_argument("sources", nargs="+", metavar="PATH", help="rasters, VRTs, or folders of them")
-    verb.add_argument("--output", required=True, help="folder for the set; a set begun there is finished")
-    verb.add_argument("--gsd", nargs="+", type=float, default=[], metavar="M",
-                      help="metres per pixel of the chips, such as 64 16 4; else each raster's own and its halvings")
-    verb.add_argument("--halvings", type=int, default=2, metavar="N", help="how often a raster's detail is halved")
-    verb.add_argument("--chip", type=int, default=256, metavar="N", help="pixels along a chip's side")
-    verb.add_argument("--max-cloud", type=float, default=0.5, metavar="SHARE",
-                      help="largest share of bright grey pixels (cloud, but snow too); 1 keeps all chips")
-    verb.add_argument("--cell-km", type=float, default=0.0, metavar="KM",
-                      help="side of the cells that places are split by; 0: eight of the coarsest chips")
-    verb.add_argument("--licence", default="", help="licence of the imagery, written into every chip")
-    verb.add_argument("--source-resolution", type=float, metavar="M", help="metres per pixel, where there is no CRS")
-    verb.add_argument("--collection", default="", metavar="FILE",
-                      help="what is known of the files, as in backend/training/split.toml")
-    verb.add_argument("--workers", type=int, default=2, metavar="N", help="processes that cut")
-    verb.set_defaults(run=prepare)
-
-    verb = verbs.add_parser("train", help="train a model; with torchrun or accelerate launch on several GPUs")
-    verb.add_argument("--config", required=True, help="id or folder of a model bundle; its config.json is used")
-    verb.add_argument("--data", help="a set made by prepare, or a folder laid out as backend/training/split.toml says")
-    verb.add_argument("--output", help="folder for checkpoint, log and the trained bundle")
-    verb.add_argument("--start", metavar="MODEL", help="id or folder of the bundle whose weights a new run begins with")
-    verb.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE",
-                      help="training settings to change, or network.NAME=VALUE")
-    verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    verb.add_argument("--workers", type=int, metavar="N", help="processes that make examples ahead")
-    verb.add_argument("--smoke", action="store_true", help="only see whether it trains here: time and memory of a step")
-    verb.set_defaults(run=train)
 
     verb = verbs.add_parser("evaluate", help="measure a model on held-out imagery")
     verb.add_argument("--model", default="metaearth-lite", help="id or folder of a model bundle")

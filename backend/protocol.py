@@ -11,6 +11,7 @@ initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
 plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
 generate       ``{"job": {...}}``                                 `JobResult`
 resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
+run            ``{"verb": "prepare", "values": {...}}``           what the `Verb` tells of its outcome, by name
 inspect        ``{"input": "..."}``                               `RasterInfo`
 unfinished     ``{}``                                             `UnfinishedJobs` that nobody works on
 discard        ``{"folder": "..."}``                              ``{}``; the unfinished job there is deleted
@@ -23,9 +24,9 @@ cancel         ``{"id": 3, "keep": true}``                        none; the canc
 shutdown       ``{}``                                             ``{}``, then the process ends
 =============  =================================================  ==========================================
 
-``generate`` and ``resume`` wait for each other, and send notifications ``progress`` with `Progress` and the request's
-``id``; all else is answered meanwhile. ``keep``: whether a cancelled job's finished blocks stay, to be resumed; without
-it they do if the job names its folder.
+``generate``, ``resume`` and ``run`` wait for each other, and send notifications ``progress`` with `Progress` and the
+request's ``id``; all else is answered meanwhile. ``keep``: whether a cancelled job's finished blocks stay, to be
+resumed; without it they do if the job names its folder.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ INTERNAL_ERROR = -32603
 JOB_FAILED = -32000
 CANCELLED = -32800
 
-JOB_METHODS = ("generate", "resume")
+JOB_METHODS = ("generate", "resume", "run")
 """Requests that the backend works on one after the other."""
 
 DEFAULT_MODEL = "metaearth-lite"
@@ -72,9 +73,10 @@ class FieldError(ValueError):
 class JobField:
     """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
 
-    ``kind`` is raster, destination, folder, extent, bands, range, integer, number, choice, text, crs, file (an output
-    that is no raster), point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None
-    means "not given". ``unit`` and ``label`` are for people.
+    ``kind`` is raster, rasters (files and folders of them), destination, folder, new_folder (that is written), file
+    (that is written and no raster), extent, bands, range, integer, number, numbers, choice, flag, text, words, crs,
+    point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None means "not given".
+    ``label`` is for people. ``named``: an option on the command line although it is required.
     """
 
     name: str
@@ -87,11 +89,17 @@ class JobField:
     maximum: Optional[float] = None
     advanced: bool = False
     required: bool = False
+    named: bool = False
+
+    @property
+    def positional(self) -> bool:
+        """Whether the command line takes the value without a name."""
+        return self.required and not self.named
 
     @property
     def option(self) -> str:
-        """The command line spelling; required fields are positional."""
-        return self.name if self.required else "--" + self.name.replace("_", "-")
+        """The command line spelling."""
+        return self.name if self.positional else "--" + self.name.replace("_", "-")
 
     @property
     def parameter(self) -> str:
@@ -100,7 +108,7 @@ class JobField:
 
     def check(self, value: Any) -> Any:
         """``value`` in its proper type; `FieldError` if the field cannot have it."""
-        if value is None or value == "":
+        if value is None or value in ("", []):
             if self.required:
                 raise FieldError(f"{self.label} is missing.")
             return self.default
@@ -116,6 +124,14 @@ class JobField:
             return self._in_range(int(str(value)))
         if self.kind == "number":
             return self._in_range(float(value))
+        if self.kind == "flag":
+            return value if isinstance(value, bool) else str(value).lower() in ("true", "1", "yes")
+        if self.kind == "numbers":
+            return [self._in_range(float(v)) for v in (value.split() if isinstance(value, str) else value)]
+        if self.kind == "words":
+            return value.split() if isinstance(value, str) else [str(v) for v in value]
+        if self.kind == "rasters":
+            return [str(v) for v in ([value] if isinstance(value, str) else value)]
         if self.kind == "choice":
             if str(value) not in self.choices:
                 raise FieldError(f"{self.label}: {value!r} is not one of {', '.join(self.choices)}.")
@@ -241,50 +257,153 @@ CAMERA_FIELDS: Tuple[JobField, ...] = (
              default=60.0, minimum=0.01, maximum=179.0),
 )
 
-VIEW_FIELDS: Tuple[JobField, ...] = (
-    dataclasses.replace(FIELDS["input"], help="The raster to look at."),
-    JobField("output", "destination", "Image", "GeoTIFF of what the camera sees: red, green, blue and alpha.",
-             required=True),
-    JobField("altitude", "number", "Altitude (m)",
-             "Metres above the ground. The higher, the more is in sight, and the coarser.",
-             required=True, minimum=0.001, maximum=1e9),
-    JobField("centre", "point", "Centre",
-             "What the camera looks at, in the source's coordinates. Empty: the middle of the source."),
-    *CAMERA_FIELDS,
-    *WORLD_FIELDS,
-)
-"""What ``view`` takes: one look of a camera straight down on a world."""
+@dataclass(frozen=True)
+class Output:
+    """One value of a verb's answer; ``kind`` is raster, file, folder, number or text."""
 
-FLYTHROUGH_FIELDS: Tuple[JobField, ...] = (
-    dataclasses.replace(FIELDS["input"], help="The raster to fly over."),
-    JobField("output", "file", "Animation", "A name that ends in .gif, or in .mp4 where the program ffmpeg is there.",
-             required=True),
-    JobField("path", "points", "Path",
-             'At least two points "X,Y,ALTITUDE; X,Y,ALTITUDE": X and Y in the source\'s coordinates, altitude in'
-             " metres above the ground. A path that ends where it begins makes a loop.", required=True),
-    JobField("frames", "integer", "Frames", "How many images.", default=48, minimum=2, maximum=10000),
-    JobField("frame_rate", "number", "Frames a second", "How fast the animation runs.",
-             default=12.0, minimum=0.1, maximum=100.0),
-    JobField("frames_folder", "folder", "Folder of the frames",
-             "Where frame_0000.png and so on go; frames of an earlier flight are replaced. Empty: beside the"
-             " animation."),
-    *CAMERA_FIELDS,
-    *WORLD_FIELDS,
-)
-"""What ``flythrough`` takes: a flight of that camera along a path."""
+    name: str
+    kind: str
+    label: str
 
-PLACE_FIELDS: Tuple[JobField, ...] = (
-    JobField("input", "raster", "Picture", "PNG, JPEG or TIFF with 8 bits a channel.", required=True),
-    JobField("output", "destination", "Map", "GeoTIFF of the picture: red, green, blue and, if it has one, alpha.",
-             required=True),
-    JobField("metres_per_pixel", "number", "Metres per pixel", "How much ground a pixel of the picture is.",
-             required=True, minimum=0.001, maximum=100000.0),
-    JobField("crs", "crs", "Coordinate reference system", "Where the map is to lie, such as EPSG:32633.",
-             default="EPSG:3857"),
-    JobField("centre", "point", "Centre", "Where the picture's middle is to lie, in that system's coordinates.",
-             default=(0.0, 0.0)),
+
+@dataclass(frozen=True)
+class Verb:
+    """What the backend does besides jobs: a command, a ``run`` request and a Processing algorithm, of one table.
+
+    ``algorithm``: the id in Processing; ``group``: where the toolbox shows it.
+    """
+
+    name: str
+    algorithm: str
+    title: str
+    group: str
+    help: str
+    fields: Tuple[JobField, ...]
+    outputs: Tuple[Output, ...]
+
+
+VIEW = Verb(
+    "view", "view", "Look down on a raster", "World",
+    "What a camera sees that looks straight down from an altitude: only what is in sight is made finer, and kept for"
+    " the next look. The detail is synthetic.",
+    (
+        dataclasses.replace(FIELDS["input"], help="The raster to look at."),
+        JobField("output", "destination", "Image", "GeoTIFF of what the camera sees: red, green, blue and alpha.",
+                 required=True),
+        JobField("altitude", "number", "Altitude (m)",
+                 "Metres above the ground. The higher, the more is in sight, and the coarser.",
+                 required=True, minimum=0.001, maximum=1e9),
+        JobField("centre", "point", "Centre",
+                 "What the camera looks at, in the source's coordinates. Empty: the middle of the source."),
+        *CAMERA_FIELDS,
+        *WORLD_FIELDS,
+    ),
+    (Output("stage", "number", "Stage that is seen"), Output("world", "folder", "World folder"),
+     Output("evaluations", "number", "Network evaluations")),
 )
-"""What ``place`` takes: a picture without a place that becomes a map."""
+
+FLYTHROUGH = Verb(
+    "flythrough", "flythrough", "Fly over a raster", "World",
+    "A flight of a camera that looks straight down, along a path: frames and an animation. Ground that is seen twice"
+    " at one resolution has equal pixels. The detail is synthetic.",
+    (
+        dataclasses.replace(FIELDS["input"], help="The raster to fly over."),
+        JobField("output", "file", "Animation",
+                 "A name that ends in .gif, or in .mp4 where the program ffmpeg is there.", required=True),
+        JobField("path", "points", "Path",
+                 'At least two points "X,Y,ALTITUDE; X,Y,ALTITUDE": X and Y in the source\'s coordinates, altitude in'
+                 " metres above the ground. A path that ends where it begins makes a loop.", required=True),
+        JobField("frames", "integer", "Frames", "How many images.", default=48, minimum=2, maximum=10000),
+        JobField("frame_rate", "number", "Frames a second", "How fast the animation runs.",
+                 default=12.0, minimum=0.1, maximum=100.0),
+        JobField("frames_folder", "folder", "Folder of the frames",
+                 "Where frame_0000.png and so on go; frames of an earlier flight are replaced. Empty: beside the"
+                 " animation."),
+        *CAMERA_FIELDS,
+        *WORLD_FIELDS,
+    ),
+    (Output("frames_folder", "folder", "Folder of the frames"), Output("frames", "number", "Frames"),
+     Output("world", "folder", "World folder"), Output("evaluations", "number", "Network evaluations")),
+)
+
+PLACE = Verb(
+    "place", "placepicture", "Make a map of a picture", "World",
+    "Gives a painting or any other picture a place on the ground, so that it can be made finer and flown over like"
+    " any raster: a parallel world.",
+    (
+        JobField("input", "raster", "Picture", "PNG, JPEG or TIFF with 8 bits a channel.", required=True),
+        JobField("output", "destination", "Map", "GeoTIFF of the picture: red, green, blue and, if it has one, alpha.",
+                 required=True),
+        JobField("metres_per_pixel", "number", "Metres per pixel", "How much ground a pixel of the picture is.",
+                 required=True, minimum=0.001, maximum=100000.0),
+        JobField("crs", "crs", "Coordinate reference system", "Where the map is to lie, such as EPSG:32633.",
+                 default="EPSG:3857"),
+        JobField("centre", "point", "Centre",
+                 "Where the picture's middle is to lie, in that system's coordinates. Empty: 0, 0."),
+    ),
+    (),
+)
+
+PREPARE = Verb(
+    "prepare", "preparetrainingdata", "Prepare training data", "Train",
+    "Cuts imagery of any sensor into chips to train a model on, split by place into training, validation and test."
+    " Chips with holes, clouds or nothing to see are dropped. A set begun in the folder is finished.",
+    (
+        JobField("sources", "rasters", "Imagery", "Rasters, VRTs, or folders of them.", required=True),
+        JobField("output", "new_folder", "Training set", "Folder for the set.", required=True, named=True),
+        JobField("gsd", "numbers", "Metres per pixel of the chips",
+                 "Such as 64 16 4. Empty: each raster's own, and its halvings.", minimum=0.001, maximum=100000.0),
+        JobField("halvings", "integer", "Halvings", "How often each raster's detail is halved.",
+                 default=2, minimum=0, maximum=8),
+        JobField("licence", "text", "Licence", "Licence of the imagery, written into every chip.", default=""),
+        JobField("chip", "integer", "Pixels along a chip's side", "256 suits all embedded models.",
+                 default=256, minimum=16, maximum=4096, advanced=True),
+        JobField("max_cloud", "number", "Largest share of cloud",
+                 "Of bright grey pixels in a chip: clouds, but snow and salt too. 1 keeps all chips.",
+                 default=0.5, minimum=0.0, maximum=1.0, advanced=True),
+        JobField("cell_km", "number", "Cells of the split (km)",
+                 "Side of the cells that places are split by. 0: eight of the coarsest chips.",
+                 default=0.0, minimum=0.0, maximum=20000.0, advanced=True),
+        FIELDS["source_resolution"],
+        JobField("collection", "text", "Collection file",
+                 "TOML file that fixes splits, resolutions and licences of the files by hand, as"
+                 " backend/training/split.toml.", default="", advanced=True),
+        JobField("workers", "integer", "Processes", "How many processes cut.", default=2, minimum=1, maximum=256,
+                 advanced=True),
+    ),
+    (Output("train", "number", "Chips for training"), Output("validation", "number", "Chips for validation"),
+     Output("test", "number", "Chips for tests")),
+)
+
+TRAIN = Verb(
+    "train", "trainmodel", "Train a model", "Train",
+    "Trains a model, or goes on training one on your own imagery, on a set made by Prepare training data. The result"
+    " is a model that Generate higher resolution takes. A run begun in the folder goes on.",
+    (
+        JobField("config", "text", "Model", "Id or folder of the model whose network is trained.",
+                 default=DEFAULT_MODEL),
+        JobField("data", "folder", "Training set", "A set made by Prepare training data, or a folder of imagery laid"
+                 " out as backend/training/split.toml says."),
+        JobField("output", "new_folder", "Trained model", "Folder for the model, checkpoint and log.", named=True),
+        JobField("start", "text", "Begin with",
+                 "auto: the model's own weights, if it has any. none: random ones. Else id or folder of a model.",
+                 default="auto"),
+        JobField("steps", "integer", "Steps", "Optimiser steps of the whole run. Empty: as the model says.",
+                 minimum=1, maximum=100000000),
+        JobField("learning_rate", "number", "Learning rate", "Empty: as the model says.", minimum=0.0, maximum=1.0),
+        JobField("set", "words", "Other settings",
+                 "NAME=VALUE, separated by spaces, such as: batch=8 degradation=high-order network.context=8.",
+                 advanced=True),
+        FIELDS["device"],
+        JobField("workers", "integer", "Processes for examples", "Empty: half of the cores, at most 8.",
+                 minimum=0, maximum=256, advanced=True),
+        JobField("smoke", "flag", "Only try", "Only tell whether it trains here, and how long a step takes.",
+                 default=False, advanced=True),
+    ),
+    (Output("step", "number", "Steps done"),),
+)
+
+VERBS: Dict[str, Verb] = {verb.name: verb for verb in (VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN)}
 
 
 def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:

@@ -25,6 +25,7 @@ from backend.jobs.runner import JobRun, resume
 from backend.models.bundle import list_bundles
 from backend.models.store import add_model, remove_model
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
+from backend.verbs import run_verb
 
 GRACE_SECONDS = 10.0
 SLOW_METHODS = ("add_model", "cluster", "diagnose")
@@ -110,6 +111,7 @@ class Server:
             "plan": self._plan,
             "generate": self._generate,
             "resume": self._resume,
+            "run": self._run,
             "inspect": self._inspect,
             "unfinished": lambda id_, params: protocol.UnfinishedJobs(unfinished_jobs()),
             "discard": self._discard,
@@ -123,7 +125,7 @@ class Server:
             return protocol.error_response(id_, protocol.METHOD_NOT_FOUND, f"There is no method {method!r}.")
         try:
             found = methods[method](id_, params)
-            return protocol.response(id_, {} if found is None else dataclasses.asdict(found))
+            return protocol.response(id_, as_plain(found))
         except FieldError as error:
             return protocol.error_response(id_, protocol.INVALID_PARAMS, str(error), "field")
         except Cancelled as error:
@@ -166,6 +168,14 @@ class Server:
 
     def _resume(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:
         return resume(Path(str(params.get("folder") or "")), *self._hooks(id_), params.get("executor"))
+
+    def _run(self, id_: Any, params: dict[str, Any]) -> dict[str, Any]:
+        progress, check = self._hooks(id_)
+
+        def report(done: int, total: int, message: str) -> None:
+            progress(Progress(None, 1, 1, done, total, done / max(1, total), None, message))
+
+        return run_verb(str(params.get("verb") or ""), params.get("values") or {}, report, check)
 
     def _discard(self, id_: Any, params: dict[str, Any]) -> None:
         JobDirectory(Path(str(params.get("folder") or "")).absolute()).discard()
@@ -212,6 +222,11 @@ class Server:
                 self.answers.flush()
         except (OSError, ValueError):  # the client is gone
             self.closing.set()
+
+
+def as_plain(found: Any) -> dict[str, Any]:
+    """An answer as JSON values."""
+    return dataclasses.asdict(found) if dataclasses.is_dataclass(found) and not isinstance(found, type) else found or {}
 
 
 def known_models() -> protocol.Models:

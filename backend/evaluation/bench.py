@@ -107,51 +107,89 @@ def read_image(path: str) -> np.ndarray:
         return np.moveaxis(dataset.read(), 0, -1)
 
 
-def seams(data: Path, progress: Callable[[str], None], side: int = 4096) -> list[Row]:
+def seams(data: Path, kept: Path, progress: Callable[[str], None], side: int = 4096) -> list[Row]:
     """The default mode on every scene."""
-    return [seam_row("default", data, SCENES, 4096 // side, progress)]
+    return [seam_row("default", data, SCENES, 4096 // side, kept, progress)]
 
 
-def modes(data: Path, progress: Callable[[str], None]) -> list[Row]:
+def modes(data: Path, kept: Path, progress: Callable[[str], None]) -> list[Row]:
     """All modes on the same scenes, at a quarter of the size: the paper's takes 200 evaluations a pixel."""
-    return [seam_row(mode, data, SCENES[:3:2], 4, progress) for mode in MODES]
+    return [seam_row(mode, data, SCENES[:3:2], 4, kept, progress) for mode in MODES]
 
 
-def seam_row(mode: str, data: Path, scenes: tuple[Scene, ...], shrink: int, progress: Callable[[str], None]) -> Row:
-    """Paired seam ratio, repetition and cost of one mode; each scene is made twice, with two lattices."""
-    pairs: list[Pairs] = []
-    stride_lags, lags_128, control, results = [], [], [], []
+@dataclasses.dataclass(frozen=True)
+class Traces:
+    """What the windows left in one scene, and what it cost; ``pairs`` are those of `seam_pairs`."""
+
+    pairs: list[list[float]]
+    repetition_at_stride: float
+    repetition_at_128: float
+    photograph: float
+    evaluations_per_pixel: float
+    seconds_total: float
+    seconds_network: float
+    consistency_psnr: float
+
+
+def seam_row(
+    mode: str, data: Path, scenes: tuple[Scene, ...], shrink: int, kept: Path, progress: Callable[[str], None]
+) -> Row:
+    """Paired seam ratio, repetition and cost of one mode; scenes that an earlier run has measured are in ``kept``."""
+    found = []
     for scene in scenes:
         progress(f"{mode}, {scene.name}, {4096 // shrink} px")
-        with tempfile.TemporaryDirectory() as folder:
-            job = scene.job(data, Path(folder) / "a.tif", scene.side // shrink, model=LITE, **MODES[mode])
-            plan = make_plan(job)
-            shifted = with_offset(plan, plan.geometry.lattice.stride // 2)
-            first = run_plan(plan)
-            a = read_image(first.outputs[-1])
-            b = read_image(run_plan(shifted).outputs[-1])
-        of_a, of_b = plan.geometry.lattice, shifted.geometry.lattice
-        top, left = plan.stages[-1].asked.top, plan.stages[-1].asked.left
-        pairs.append(_pairs_at(a, b, [_seen_from(lattice, top, left) for lattice in (of_a, of_b)]))
-        stride_lags.append(repetition(a, of_a.stride))
-        lags_128.append(repetition(a, 128))
-        control.append(unpaired_seam_ratio(real_photograph(data, scene), of_a, of_b))
-        results.append(first)
+        found.append(_kept_traces(mode, data, scene, shrink, kept))
+    pairs: list[Pairs] = [np.array(t.pairs) for t in found]
     ratio, low, high = seam_ratio(pairs)
-    whole, network = (sum(getattr(r, name) for r in results) for name in ("seconds_total", "seconds_network"))
+    whole, network = (sum(getattr(t, name) for t in found) for name in ("seconds_total", "seconds_network"))
     return {
         "mode": mode,
         "pixels a side": 4096 // shrink,
         "scenes": len(scenes),
         "seam ratio": round(ratio, 4),
         "interval": [round(low, 4), round(high, 4)],
-        "photographs": round(float(np.mean(control)), 3),
-        "repetition at the stride": round(float(np.max(stride_lags)), 4),
-        "repetition at 128": round(float(np.max(lags_128)), 4),
-        "evaluations a pixel": round(float(np.mean([r.evaluations_per_pixel for r in results])), 1),
+        "photographs": round(float(np.mean([t.photograph for t in found])), 3),
+        "repetition at the stride": round(max(t.repetition_at_stride for t in found), 4),
+        "repetition at 128": round(max(t.repetition_at_128 for t in found), 4),
+        "evaluations a pixel": round(float(np.mean([t.evaluations_per_pixel for t in found])), 1),
         "whole time / network": round(whole / network, 3),
-        "consistency dB": round(float(np.mean([r.consistency_psnr or 99 for r in results])), 1),
+        "consistency dB": round(float(np.mean([t.consistency_psnr for t in found])), 1),
     }
+
+
+def _kept_traces(mode: str, data: Path, scene: Scene, shrink: int, kept: Path) -> Traces:
+    """The traces of a scene, from an earlier run if that made the same pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = scene.job(data, Path(folder) / "a.tif", scene.side // shrink, model=LITE, **MODES[mode])
+        plan = make_plan(job)
+        path = kept / f"{plan.sha256}.json"
+        if path.is_file():
+            return Traces(**json.loads(path.read_text(encoding="utf-8")))
+        traces = _traces(plan, real_photograph(data, scene))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(traces)), encoding="utf-8")
+    return traces
+
+
+def _traces(plan: JobPlan, photograph: np.ndarray) -> Traces:
+    """A scene made twice, with two lattices, and compared."""
+    shifted = with_offset(plan, plan.geometry.lattice.stride // 2)
+    first = run_plan(plan)
+    a = read_image(first.outputs[-1])
+    b = read_image(run_plan(shifted).outputs[-1])
+    of_a, of_b = plan.geometry.lattice, shifted.geometry.lattice
+    asked = plan.stages[-1].asked
+    here = [_seen_from(lattice, asked.top, asked.left) for lattice in (of_a, of_b)]
+    return Traces(
+        _pairs_at(a, b, here).tolist(),
+        repetition(a, of_a.stride),
+        repetition(a, 128),
+        unpaired_seam_ratio(photograph, of_a, of_b),
+        first.evaluations_per_pixel,
+        first.seconds_total,
+        first.seconds_network,
+        first.consistency_psnr or 99.0,
+    )
 
 
 def _seen_from(lattice: Lattice, top: int, left: int) -> tuple[Lattice, Lattice]:
@@ -359,8 +397,8 @@ def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
         "resume": lambda: resumption(data, progress),
         "borders": lambda: borders(data, progress),
         "sampler": lambda: sampler_spectrum(data, 12, progress),
-        "modes": lambda: modes(data, progress),
-        "seams": lambda: seams(data, progress, side),
+        "modes": lambda: modes(data, output / "scenes", progress),
+        "seams": lambda: seams(data, output / "scenes", progress, side),
     }
     if unknown := set(parts) - set(makers):
         raise InputError(f"The bench has no part {', '.join(unknown)}; known: {', '.join(makers)}.")

@@ -34,11 +34,11 @@ def train_bundle(
     workers: int,
     report: Report = lambda done, total, message: None,
     check: Callable[[], None] = lambda: None,
-) -> None:
+) -> int:
     """Train the network that a bundle describes; goes on where an earlier run in ``output`` stopped.
 
     A new run begins with the weights of the bundle ``start``, or with random ones. Under ``torchrun`` or
-    ``accelerate launch`` every process takes its share of each step.
+    ``accelerate launch`` every process takes its share of each step. The number of steps that the run has then.
     """
     model, settings = _changed(config, assignments)
     initial = find_bundle(start).load().state_dict() if start else None
@@ -46,6 +46,7 @@ def train_bundle(
         pool = training_pool(data, settings.crop, settings.seed)
         trainer = Trainer(model, settings, pool, output, processes, initial, validation_pool(data), workers)
         trainer.run(report, check)
+        return trainer.state.step
 
 
 def smoke(config: str, assignments: list[str], device: str) -> str:

@@ -96,9 +96,16 @@ class Trainer:
     def _load(self, examples: Examples, workers: int) -> Iterator[Batch]:
         p, s = self.processes, self.settings
         numbers = BatchNumbers(s.batch, s.accumulation, p.rank, p.ranks, self.state.step)
-        pinned = p.device.type == "cuda"
-        return iter(DataLoader(examples, batch_sampler=numbers, num_workers=workers, collate_fn=collate,
-                               pin_memory=pinned))
+        return iter(
+            DataLoader(
+                examples,
+                batch_sampler=numbers,
+                num_workers=workers,
+                collate_fn=collate,
+                pin_memory=p.device.type == "cuda",
+                multiprocessing_context="spawn" if workers else None,  # the server has threads, which do not fork
+            )
+        )
 
     def train_step(self) -> float:
         """One optimiser step over the accumulated batches of all processes; its loss."""

@@ -15,7 +15,8 @@ import numpy as np
 from backend.errors import OutputError
 from backend.jobs.checks import check_outputs
 from backend.jobs.plan import JobPlan
-from backend.protocol import FLYTHROUGH_FIELDS, PLACE_FIELDS, VIEW_FIELDS, WORLD_FIELDS, check_fields
+from backend.protocol import FLYTHROUGH, PLACE, VIEW, WORLD_FIELDS, check_fields
+from backend.raster.grid import Grid
 from backend.raster.output import write_block, writing
 from backend.raster.placement import place_picture
 from backend.raster.source import Pixels
@@ -31,7 +32,7 @@ OF_JOB = ("input", *(field.name for field in WORLD_FIELDS if field.name != "worl
 
 def view(values: Values, report: Report, check: Check) -> Values:
     """Write what a camera sees as a GeoTIFF with alpha; its path, grid, stage, and what the world cost and is."""
-    given = check_fields(VIEW_FIELDS, values)
+    given = check_fields(VIEW.fields, values)
     output = _output(given["output"])
     plan = _planned(given)
     check_outputs([str(output)], list(plan.source))
@@ -41,12 +42,13 @@ def view(values: Values, report: Report, check: Check) -> Values:
         image = views.view(world, seen, report, check)
         write_view(output, image, tags_of_view(plan, seen.stage, seen.grid.pixel_size_m))
         told = _of_world(world)
-    return {"output": str(output), "grid": dataclasses.asdict(image.grid.info()), "stage": seen.stage, **told}
+    text = f"Written: {output}\n{_size(image.grid)}" + (_synthetic(told) if seen.stage else "")
+    return {"output": str(output), "grid": _plain(image.grid), "stage": seen.stage, **told, "text": text}
 
 
 def flythrough(values: Values, report: Report, check: Check) -> Values:
     """Write the frames and the animation of a flight; their paths, the stages seen, and what the world cost and is."""
-    given = check_fields(FLYTHROUGH_FIELDS, values)
+    given = check_fields(FLYTHROUGH.fields, values)
     output = Path(given["output"]).absolute()
     check_animation(output)
     plan = _planned(given)
@@ -60,19 +62,21 @@ def flythrough(values: Values, report: Report, check: Check) -> Values:
         comment = tags_of_view(plan, stages[-1], sights[-1].grid.pixel_size_m).get("TIFFTAG_IMAGEDESCRIPTION", "")
         write_animation(output, frames, given["frame_rate"], comment, check)
         told = _of_world(world)
-    return {"output": str(output), "frames_folder": str(folder), "frames": len(frames), "stages": stages, **told}
+    text = f"Written: {output}\n{len(frames)} frames in {folder}" + (_synthetic(told) if stages[-1] else "")
+    flown = {"output": str(output), "frames_folder": str(folder), "frames": len(frames), "stages": stages}
+    return {**flown, **told, "text": text}
 
 
 def place(values: Values, report: Report, check: Check) -> Values:
     """Write a picture as a map; its path and grid."""
-    given = check_fields(PLACE_FIELDS, values)
+    given = check_fields(PLACE.fields, values)
     output = _output(given["output"])
     check_outputs([str(output)], [given["input"]] if Path(given["input"]).is_file() else [])
     check()
-    x, y = given["centre"]
+    x, y = given["centre"] or (0.0, 0.0)
     grid = place_picture(given["input"], output, given["metres_per_pixel"], given["crs"], x, y)
     report(1, 1, "placing")
-    return {"output": str(output), "grid": dataclasses.asdict(grid.info())}
+    return {"output": str(output), "grid": _plain(grid), "text": f"Written: {output}\n{_size(grid)}"}
 
 
 def write_view(path: Path, seen: views.View, tags: dict[str, str]) -> None:
@@ -81,6 +85,21 @@ def write_view(path: Path, seen: views.View, tags: dict[str, str]) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_block(path, Pixels(values, seen.valid), seen.grid, np.dtype("uint8"), None, True, tags)
+
+
+def _plain(grid: Grid) -> Values:
+    return dataclasses.asdict(grid.info())
+
+
+def _size(grid: Grid) -> str:
+    return f"{grid.width} x {grid.height} pixels of {grid.pixel_size_m:.4g} m"
+
+
+def _synthetic(told: Values) -> str:
+    return (
+        f"\nSynthetic detail by {told['model']}, seed {told['seed']}: {told['evaluations']} network evaluations now;"
+        f" what is made is kept in {told['world']}"
+    )
 
 
 def _output(name: str) -> Path:

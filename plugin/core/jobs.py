@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from qgis.core import QgsProcessingFeedback
 from qgis.PyQt.QtCore import pyqtSignal
@@ -18,6 +18,7 @@ from ...backend.protocol import (
     JobSummary,
     Progress,
     RasterInfo,
+    Verb,
     default_job_folder,
 )
 from .backend_client import BackendCancelled, session_client
@@ -83,6 +84,21 @@ def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> J
     result = _follow("resume", {"folder": folder, "executor": executor or None}, feedback, [])
     remove_snapshot(source)
     return result
+
+
+def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback) -> Dict[str, Any]:
+    """What the backend tells of a verb's outcome, by name. Raises `BackendError`."""
+    feedback.setProgressText(tr("Starting the backend…"))
+
+    def show(progress: Progress) -> None:
+        feedback.setProgress(100.0 * progress.fraction)
+        feedback.setProgressText(tr("{}: {} of {}").format(progress.message, progress.windows_done, progress.windows))
+
+    told = session_client().request("run", {"verb": verb.name, "values": values}, show, feedback.isCanceled)
+    for warning in told.get("warnings", []):
+        feedback.pushWarning(warning)
+    feedback.pushInfo(told["text"])
+    return told
 
 
 def source_of(folder: Path) -> str:

@@ -6,14 +6,21 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
+    QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingContext,
     QgsProcessingParameterBand,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterCrs,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterPoint,
     QgsProcessingParameterRange,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -25,7 +32,7 @@ from ...backend.protocol import FieldError, JobField
 from ..core.translate import tr
 
 Values = Dict[str, Any]
-SCALAR_KINDS = ("integer", "number", "choice", "text", "folder", "range")
+SCALAR_KINDS = ("integer", "number", "numbers", "choice", "text", "words", "folder", "range")
 
 
 def parameter_of(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
@@ -95,12 +102,47 @@ def _choice(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 
 def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
-    return QgsProcessingParameterString(field.parameter, tr(field.label), field.default)
+    return QgsProcessingParameterString(field.parameter, tr(field.label), field.default,
+                                        optional=not field.required and not field.default)
+
+
+def _rasters(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterMultipleLayers(field.parameter, tr(field.label), _raster_type(),
+                                                optional=not field.required)
+
+
+def _raster_type() -> Any:
+    """The kind of layer, by the name that QGIS 3.22 knows or by the later one."""
+    later = getattr(QgsProcessing, "SourceType", None)
+    return later.TypeRaster if hasattr(later, "TypeRaster") else QgsProcessing.TypeRaster
+
+
+def _new_folder(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterFolderDestination(field.parameter, tr(field.label))
+
+
+def _file(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterFileDestination(field.parameter, tr(field.label),
+                                                 tr("Animations (*.gif *.mp4)"))
+
+
+def _flag(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterBoolean(field.parameter, tr(field.label), bool(field.default))
+
+
+def _crs(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterCrs(field.parameter, tr(field.label), field.default)
+
+
+def _point(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterPoint(field.parameter, tr(field.label), optional=not field.required)
 
 
 _MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] = {
     "raster": _raster, "destination": _destination, "folder": _folder, "extent": _extent, "bands": _bands,
-    "range": _range, "integer": _number, "number": _number, "choice": _choice, "text": _text,
+    "range": _range, "integer": _number, "number": _number, "choice": _choice, "text": _text, "rasters": _rasters,
+    "new_folder": _new_folder, "file": _file, "flag": _flag, "crs": _crs, "point": _point, "numbers": _text,
+    "words": _text,
 }
 
 

@@ -7,11 +7,14 @@ from typing import List
 from qgis.core import QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
+from ...backend.protocol import FLYTHROUGH, VERBS
 from ..core.translate import tr
 from ..icons import ICON_PATH
+from .fly_through import FlyThrough
 from .generate_higher_resolution import GenerateHigherResolution
 from .inspect_raster import InspectRaster
 from .resume_job import ResumeJob
+from .verb_algorithm import VerbAlgorithm
 
 PROVIDER_ID = "metaearth"
 
@@ -43,3 +46,5 @@ class MetaEarthProvider(QgsProcessingProvider):
         """Make all algorithms anew; QGIS asks for it after every refresh."""
         for algorithm in (GenerateHigherResolution, ResumeJob, InspectRaster):
             self.addAlgorithm(algorithm())
+        for verb in VERBS.values():
+            self.addAlgorithm((FlyThrough if verb is FLYTHROUGH else VerbAlgorithm)(verb))

@@ -28,6 +28,7 @@ from backend.training.run import train_bundle
 from backend.training.settings import TrainingSettings, changed
 from backend.training.split import ImageEntry, entries, entries_of, load_collection, require_training_split
 from backend.training.trainer import Trainer, learning_rate
+from backend.training.verbs import beginning
 
 SETTINGS = TrainingSettings(steps=6, batch=2, crop=64, warmup=2, precision="float32")
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -324,7 +325,13 @@ def test_a_configuration_can_be_tried_without_imagery(small_model, capfd):
 
 def test_training_without_data_is_refused(small_model, capfd):
     assert main(["train", "--config", str(small_model.folder)]) == 2
-    assert "Give --data and --output" in capfd.readouterr().err
+    assert "Give a training set and a folder" in capfd.readouterr().err
+
+
+def test_a_run_begins_with_the_models_own_weights_unless_told_otherwise(small_model):
+    assert beginning(str(small_model.folder), "auto") == str(small_model.folder)
+    assert beginning("metaearth-600m", "auto") is None and beginning(str(small_model.folder), "none") is None
+    assert beginning(str(small_model.folder), "metaearth-lite") == "metaearth-lite"
 
 
 def test_the_configuration_of_the_paper():

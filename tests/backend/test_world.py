@@ -25,7 +25,7 @@ from backend.errors import (
 )
 from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.runner import resume
-from backend.protocol import FLYTHROUGH_FIELDS, PLACE_FIELDS, VIEW_FIELDS, FieldError, check_fields
+from backend.protocol import FLYTHROUGH, PLACE, VIEW, FieldError, check_fields
 from backend.raster.grid import Region
 from backend.raster.placement import place_picture
 from backend.raster.source import Pixels, RasterSource
@@ -561,7 +561,7 @@ def test_sixteen_bits_are_no_picture(make_raster, tmp_path):
         place_picture(make_raster(dtype="uint16"), tmp_path / "map.tif", 10.0)
 
 
-@pytest.mark.parametrize("fields", [VIEW_FIELDS, FLYTHROUGH_FIELDS, PLACE_FIELDS])
+@pytest.mark.parametrize("fields", [VIEW.fields, FLYTHROUGH.fields, PLACE.fields])
 def test_the_tables_of_fields_hold_their_own_defaults(fields):
     assert len({field.name for field in fields}) == len(fields)
     given = {field.name: "1,2,3" if field.kind == "points" else "1" for field in fields if field.required}

@@ -1,0 +1,68 @@
+"""What the command line and the server call to prepare and to train; see `backend.verbs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backend.models.bundle import find_bundle
+from backend.protocol import PREPARE, TRAIN, FieldError, check_fields
+from backend.training import prepare as preparation
+from backend.training.chips import SPLITS
+from backend.training.run import smoke, train_bundle, usual_workers
+
+Values = dict[str, Any]
+Report = Callable[[int, int, str], None]
+Check = Callable[[], None]
+
+
+def prepare(values: Values, report: Report, check: Check) -> Values:
+    """Cut a training set; its folder, the chips of each split, and its card."""
+    given = check_fields(PREPARE.fields, values)
+    wanted = preparation.Preparation(
+        tuple(given["sources"]),
+        given["output"],
+        tuple(given["gsd"] or ()),
+        given["halvings"],
+        given["chip"],
+        given["max_cloud"],
+        given["cell_km"],
+        given["licence"],
+        given["source_resolution"],
+        given["collection"],
+    )
+    facts = preparation.prepare(wanted, given["workers"], report, check)
+    card = (Path(wanted.output) / "README.md").read_text(encoding="utf-8")
+    return {"output": wanted.output, **{split: facts["chips"][split] for split in SPLITS}, "text": card}
+
+
+def train(values: Values, report: Report, check: Check) -> Values:
+    """Train a model; the folder of its bundle and the steps done."""
+    given = check_fields(TRAIN.fields, values)
+    assignments = given["set"] or []
+    assignments += [f"{name}={given[name]}" for name in ("steps", "learning_rate") if given[name] is not None]
+    if given["smoke"]:
+        return {"output": "", "step": 0, "text": smoke(given["config"], assignments, given["device"])}
+    if not (given["data"] and given["output"]):
+        raise FieldError("Give a training set and a folder for the trained model, or only try.")
+    workers = usual_workers() if given["workers"] is None else given["workers"]
+    step = train_bundle(
+        given["config"],
+        Path(given["data"]),
+        Path(given["output"]),
+        assignments,
+        given["device"],
+        beginning(given["config"], given["start"]),
+        workers,
+        report,
+        check,
+    )
+    return {"output": given["output"], "step": step, "text": f"The model in {given['output']} has {step} steps."}
+
+
+def beginning(config: str, start: str) -> str | None:
+    """The bundle whose weights a new run begins with; None for random ones."""
+    if start == "auto":
+        return config if find_bundle(config).has_weights else None
+    return None if start == "none" else start

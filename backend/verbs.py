@@ -1,0 +1,33 @@
+"""The verbs of `backend.protocol.VERBS` at work: plain values in, plain values out.
+
+A verb's function takes the values of its fields, ``report`` (done, total, what) and ``check``, which may raise; it
+returns what it tells by name: ``text`` for people, ``output``, and the verb's outputs. Values that a field cannot have
+are a `FieldError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from backend.errors import PlanError
+
+Report = Callable[[int, int, str], None]
+Check = Callable[[], None]
+
+MODULES = {
+    "view": "backend.world.verbs",
+    "flythrough": "backend.world.verbs",
+    "place": "backend.world.verbs",
+    "prepare": "backend.training.verbs",
+    "train": "backend.training.verbs",
+}
+"""Where each verb's function of its name is; loaded when it is called."""
+
+
+def run_verb(name: str, values: dict[str, Any], report: Report, check: Check) -> dict[str, Any]:
+    """What a verb tells of its outcome."""
+    if name not in MODULES:
+        raise PlanError(f"There is no verb {name!r}; known: {', '.join(MODULES)}.")
+    return getattr(import_module(MODULES[name]), name)(values, report, check)

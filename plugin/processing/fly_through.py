@@ -1,0 +1,122 @@
+"""The algorithm `metaearth:flythrough`: the path is a line layer with an altitude profile."""
+
+from __future__ import annotations
+
+from typing import Any, List, Tuple
+
+from qgis.core import (
+    QgsCoordinateTransform,
+    QgsGeometry,
+    QgsPointXY,
+    QgsProcessing,
+    QgsProcessingContext,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterString,
+    QgsWkbTypes,
+)
+
+from ...backend.protocol import FieldError, JobField
+from ..core.extents import on_ellipsoid
+from ..core.translate import tr
+from .parameters import Values
+from .verb_algorithm import VerbAlgorithm
+
+ALTITUDES = "ALTITUDES"
+
+
+class FlyThrough(VerbAlgorithm):
+    """A flight along the first line of a layer."""
+
+    def declare(self, field: JobField) -> None:
+        """Add a field's parameter; the path is a line and a profile."""
+        if field.kind != "points":
+            super().declare(field)
+            return
+        line = QgsProcessingParameterFeatureSource(field.parameter, tr("Path"), [_line_type()])
+        line.setHelp(self.help_of(field))
+        self.addParameter(line)
+        profile = QgsProcessingParameterString(ALTITUDES, tr("Altitudes (m)"), optional=True)
+        profile.setHelp(tr("Metres above the ground, evenly spaced along the path, such as: 5000 400 5000. One for a "
+                           "level flight. Empty: the line's own Z values."))
+        self.addParameter(profile)
+
+    def help_of(self, field: JobField) -> str:
+        """What a field means in QGIS."""
+        if field.kind == "points":
+            return tr("The first line of the layer is flown along, from its first point to its last. A closed line "
+                      "makes a loop.")
+        return super().help_of(field)
+
+    def value(self, field: JobField, parameters: Values, context: QgsProcessingContext) -> Any:
+        """The value of a field."""
+        if field.kind != "points":
+            return super().value(field, parameters, context)
+        source = self.parameterAsSource(parameters, field.parameter, context)
+        geometries = (feature.geometry() for feature in source.getFeatures()) if source else iter(())
+        line = next((geometry for geometry in geometries if not geometry.isEmpty()), None)
+        if line is None:
+            raise FieldError(tr("The path layer has no line to fly along."))
+        text = self.parameterAsString(parameters, ALTITUDES, context)
+        crs = self.place_crs(parameters, context)
+        places = [(v.x(), v.y(), v.z()) for v in line.vertices()]
+        if text.strip():
+            measure = on_ellipsoid(source.sourceCrs(), context.transformContext())
+            places = with_altitudes(places, altitudes_of(text), measure.measureLine)
+        elif not QgsWkbTypes.hasZ(line.wkbType()):
+            raise FieldError(tr("The path has no Z values; give the altitudes."))
+        return transformed(places, QgsCoordinateTransform(source.sourceCrs(), crs, context.transformContext()))
+
+
+def _line_type() -> Any:
+    later = getattr(QgsProcessing, "SourceType", None)
+    return later.TypeVectorLine if hasattr(later, "TypeVectorLine") else QgsProcessing.TypeVectorLine
+
+
+def altitudes_of(text: str) -> List[float]:
+    """The numbers of a profile; `FieldError` if it has others."""
+    try:
+        found = [float(part) for part in text.replace(",", " ").replace(";", " ").split()]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise FieldError(tr("Altitudes: give metres above the ground, such as: 5000 400 5000."))
+    return found
+
+
+def with_altitudes(places: List[Tuple[float, float, float]], altitudes: List[float],
+                   length: Any) -> List[Tuple[float, float, float]]:
+    """The vertices, and the places between them where an altitude is given, each with its altitude.
+
+    Altitudes are evenly spaced by ``length`` (of two points); between them they follow a geometric series.
+    """
+    points = [QgsPointXY(x, y) for x, y, _ in places]
+    along = [0.0]
+    for leg in range(len(points) - 1):
+        along.append(along[-1] + length(points[leg], points[leg + 1]))
+    given = [along[-1] * k / max(1, len(altitudes) - 1) for k in range(len(altitudes))]
+    found = []
+    for way in sorted({*along, *(given if len(altitudes) > 1 else [])}):
+        leg = min(max(k for k, start in enumerate(along) if start <= way), len(points) - 2)
+        span = along[leg + 1] - along[leg]
+        share = (way - along[leg]) / span if span else 0.0
+        x = points[leg].x() + share * (points[leg + 1].x() - points[leg].x())
+        y = points[leg].y() + share * (points[leg + 1].y() - points[leg].y())
+        found.append((x, y, _altitude(way, given, altitudes)))
+    return found
+
+
+def _altitude(way: float, given: List[float], altitudes: List[float]) -> float:
+    if len(altitudes) == 1:
+        return altitudes[0]
+    k = min(max(n for n, start in enumerate(given) if start <= way), len(given) - 2)
+    span = given[k + 1] - given[k]
+    share = (way - given[k]) / span if span else 0.0
+    return altitudes[k] ** (1 - share) * altitudes[k + 1] ** share
+
+
+def transformed(places: List[Tuple[float, float, float]], to_source: QgsCoordinateTransform) -> List[List[float]]:
+    """The places in the raster's coordinates, altitudes as they are."""
+    line = QgsGeometry.fromPolylineXY([QgsPointXY(x, y) for x, y, _ in places])
+    line.transform(to_source)
+    return [[v.x(), v.y(), altitude] for v, (_, _, altitude) in zip(line.vertices(), places)]
+

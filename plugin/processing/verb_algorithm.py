@@ -1,0 +1,173 @@
+"""Algorithms made of the backend's verbs: one a `Verb`, by its table alone."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputFile,
+    QgsProcessingOutputFolder,
+    QgsProcessingOutputNumber,
+    QgsProcessingOutputString,
+    QgsRasterLayer,
+)
+
+from ...backend.protocol import FieldError, JobField, Verb, check_fields
+from ..core.backend_client import BackendError
+from ..core.jobs import run_verb
+from ..core.layers import layer_source
+from ..core.translate import tr
+from .algorithm import MetaEarthAlgorithm
+from .parameters import Values, band_values, help_of, parameter_of, scalar_values
+
+OUTPUTS = {"file": QgsProcessingOutputFile, "folder": QgsProcessingOutputFolder, "number": QgsProcessingOutputNumber,
+           "text": QgsProcessingOutputString}
+WRITTEN = ("destination", "file", "new_folder")
+"""Kinds of fields that say where a result goes."""
+
+
+class VerbAlgorithm(MetaEarthAlgorithm):
+    """Asks the backend to do what a verb says."""
+
+    def __init__(self, verb: Verb) -> None:
+        super().__init__()
+        self.verb = verb
+
+    def createInstance(self) -> QgsProcessingAlgorithm:
+        """A fresh algorithm."""
+        return type(self)(self.verb)
+
+    def name(self) -> str:
+        """The id without the provider's."""
+        return self.verb.algorithm
+
+    def displayName(self) -> str:
+        """The name in the toolbox."""
+        return tr(self.verb.title)
+
+    def group(self) -> str:
+        """The group's name in the toolbox."""
+        return tr(self.verb.group)
+
+    def groupId(self) -> str:
+        """The group's id."""
+        return self.verb.group.lower()
+
+    def shortDescription(self) -> str:
+        """One sentence for the tool tip."""
+        return tr(self.verb.help).split(". ")[0].rstrip(".") + "."
+
+    def shortHelpString(self) -> str:
+        """What the algorithm does, then every parameter and every output."""
+        fields = [f"<h3>{tr(field.label)}</h3>\n{self.help_of(field)}" for field in self.verb.fields]
+        outputs = [f"<b>{o.name.upper()}</b>: {tr(o.label)}" for o in self.verb.outputs]
+        parts = [tr(self.verb.help), f"<h2>{tr('Parameters')}</h2>", *fields]
+        return "\n".join([*parts, f"<h2>{tr('Outputs')}</h2>", *outputs] if outputs else parts)
+
+    def help_of(self, field: JobField) -> str:
+        """What a field means in QGIS."""
+        return help_of(field) if field.name == "source_resolution" else tr(field.help)
+
+    def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
+        """Declare parameters and outputs."""
+        for field in self.verb.fields:
+            self.declare(field)
+        for output in self.verb.outputs:
+            self.addOutput(OUTPUTS[output.kind](output.name.upper(), tr(output.label)))
+
+    def declare(self, field: JobField) -> None:
+        """Add a field's parameter."""
+        self.addParameter(parameter_of(field, "INPUT"))
+
+    def checkParameterValues(self, parameters: Values, context: QgsProcessingContext) -> Tuple[bool, str]:
+        """Whether the backend can be asked, and else why not."""
+        sound, sentence = super().checkParameterValues(parameters, context)
+        if not sound:
+            return sound, sentence
+        try:
+            self.values(parameters, context)
+        except FieldError as error:
+            return False, str(error)
+        return True, ""
+
+    def prepareAlgorithm(self, parameters: Values, context: QgsProcessingContext,
+                         feedback: QgsProcessingFeedback) -> bool:
+        """Reads everything that belongs to the main thread."""
+        self._values = self.values(parameters, context)
+        return True
+
+    def values(self, parameters: Values, context: QgsProcessingContext) -> Values:
+        """What the backend is asked for, but for where results go; `FieldError` with a sentence."""
+        found = scalar_values(self, self.verb.fields, parameters, context)
+        for field in self.verb.fields:
+            if field.kind not in WRITTEN and field.name not in found:
+                found[field.name] = self.value(field, parameters, context)
+        return found
+
+    def value(self, field: JobField, parameters: Values, context: QgsProcessingContext) -> Any:
+        """The value of a field that is no plain number or text."""
+        name = field.parameter
+        if field.kind == "raster":
+            return own_file(self.parameterAsRasterLayer(parameters, name, context), field)
+        if field.kind == "rasters":
+            layers = self.parameterAsLayerList(parameters, name, context)
+            return field.check([own_file(layer, field) for layer in layers])
+        if field.kind == "flag":
+            return self.parameterAsBool(parameters, name, context)
+        if field.kind == "crs":
+            crs = self.parameterAsCrs(parameters, name, context)
+            return crs.authid() or crs.toWkt()
+        if field.kind == "point":
+            return self._point(name, parameters, context)
+        if field.kind == "bands":
+            layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
+            return band_values(self, field, parameters, context, layer.bandCount() if layer else 0)
+        raise FieldError(tr("{} cannot be given in QGIS.").format(tr(field.label)))
+
+    def _point(self, name: str, parameters: Values, context: QgsProcessingContext) -> Optional[List[float]]:
+        """X and Y in the CRS of the verb's field CRS, or of its raster."""
+        if parameters.get(name) in (None, ""):
+            return None
+        point = self.parameterAsPoint(parameters, name, context, self.place_crs(parameters, context))
+        return [point.x(), point.y()]
+
+    def place_crs(self, parameters: Values, context: QgsProcessingContext) -> QgsCoordinateReferenceSystem:
+        """What coordinates are given in to the backend."""
+        if any(field.kind == "crs" for field in self.verb.fields):
+            return self.parameterAsCrs(parameters, "CRS", context)
+        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
+        return layer.crs() if layer else QgsCoordinateReferenceSystem()
+
+    def processAlgorithm(self, parameters: Values, context: QgsProcessingContext,
+                         feedback: QgsProcessingFeedback) -> Dict[str, Any]:
+        """Ask the backend; its sentence leaves as a QgsProcessingException."""
+        places = {f.name: self._place(f, parameters, context) for f in self.verb.fields if f.kind in WRITTEN}
+        try:
+            values = check_fields(self.verb.fields, {**self._values, **places})
+            told = run_verb(self.verb, values, feedback)
+        except (BackendError, FieldError) as error:
+            raise QgsProcessingException(str(error)) from error
+        found = {output.name.upper(): told.get(output.name) for output in self.verb.outputs}
+        return {**{name.upper(): place for name, place in places.items()}, **found}
+
+    def _place(self, field: JobField, parameters: Values, context: QgsProcessingContext) -> str:
+        if field.kind == "destination":
+            return self.parameterAsOutputLayer(parameters, field.parameter, context)
+        return self.parameterAsFileOutput(parameters, field.parameter, context)
+
+
+def own_file(layer: Optional[QgsRasterLayer], field: JobField) -> str:
+    """The file behind a raster layer; `FieldError` if there is none that the backend reads."""
+    if layer is None or not layer.isValid():
+        raise FieldError(tr("{}: the raster cannot be opened. Check that the file exists and that QGIS can show it.")
+                         .format(tr(field.label)))
+    path = layer_source(layer).path
+    if path is None:
+        raise FieldError(tr("The layer {} is no file that the backend reads itself. Save it as GeoTIFF first.")
+                         .format(layer.name()))
+    return path
