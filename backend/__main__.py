@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.protocol import JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
+from backend.protocol import DEFAULT_MODEL, JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -61,6 +61,21 @@ def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
         bar.total = progress.windows
         bar.set_description(f"stage {progress.stage} of {progress.stages}, {progress.message}", refresh=False)
         bar.update(progress.windows_done - bar.n)
+
+    return report, bar.close
+
+
+def counting_bar() -> tuple[Callable[[int, int, str], None], Callable[[], None]]:
+    """(report, close) of a progress bar for work that counts its items; silent where stderr is no terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=None, disable=None, leave=True)
+
+    def report(done: int, total: int, message: str) -> None:
+        bar.total = total
+        bar.set_description(message, refresh=False)
+        bar.n = done
+        bar.refresh()
 
     return report, bar.close
 
@@ -135,6 +150,21 @@ def serve(arguments: argparse.Namespace) -> int:
     return serve_stdio()
 
 
+def augment(arguments: argparse.Namespace) -> int:
+    """Make generated variants of labelled chips."""
+    check = raise_on_signals()
+    from backend.augmentation import AugmentSettings, augment
+
+    values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(AugmentSettings)}
+    report, close = counting_bar()
+    try:
+        manifest = augment(AugmentSettings(**values), report, check)
+    finally:
+        close()
+    print(f"Written: {manifest}")
+    return 0
+
+
 def train(arguments: argparse.Namespace) -> int:
     """Train a model on a folder of imagery."""
     from backend.training.run import train_bundle
@@ -202,6 +232,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
+
+    verb = verbs.add_parser("augment", help="make generated variants of labelled chips, as training data")
+    verb.add_argument("data", type=Path, help="folder with one subfolder of chips (GeoTIFF, PNG, JPEG) a class")
+    verb.add_argument("output", type=Path, help="folder for the variants and manifest.csv; what is there stays")
+    verb.add_argument("--model", default=DEFAULT_MODEL, help="id or folder of a model bundle")
+    verb.add_argument("--variants", type=int, default=5, metavar="N", help="generated files a chip")
+    verb.add_argument("--stages", type=int, default=1, choices=(1, 2), help="how often to average down and generate")
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other variants")
+    verb.add_argument("--source-resolution", type=float, metavar="M", help="metres per pixel of chips without a CRS")
+    verb.add_argument("--consistency", type=float, default=1.0, metavar="M", help="0 to 1: how true to the chip")
+    verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    verb.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
+    verb.set_defaults(run=augment)
 
     verb = verbs.add_parser("train", help="train a model")
     verb.add_argument("--config", required=True, help="id or folder of a model bundle; its config.json is used")

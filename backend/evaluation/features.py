@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.errors import ModelError
-from backend.evaluation.progress import Check, Report, go_on, silent, watched
 from backend.models.bundle import WEIGHTS
 from backend.models.feature_network import FEATURE_MODEL, find_features, load_features
+from backend.progress import Check, Report, go_on, silent, watched
 
 BATCH = 16
 

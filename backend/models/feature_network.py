@@ -88,8 +88,8 @@ def load_features(folder: Path) -> FeatureNetwork:
     """The network in ``folder``, in evaluation mode; `ModelError` if it is none or damaged."""
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        lists = {name: tuple(values.pop(name)) for name in ("scenes", "octaves", "widths")}
-        network = FeatureNetwork(FeatureConfig(**lists, **values))
+        values |= {name: tuple(values[name]) for name in ("scenes", "octaves", "widths")}
+        network = FeatureNetwork(FeatureConfig(**values))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} holds no feature network: its {CONFIG} cannot be used ({error}).") from error
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}

@@ -169,3 +169,12 @@ def test_values_that_a_field_cannot_have_are_refused(wrong):
 )
 def test_where_stages_are_written(output, stages, paths):
     assert stage_paths(output, stages) == paths
+
+
+def test_augment_makes_a_manifest_of_variants(small_model, make_raster, tmp_path):
+    (tmp_path / "chips" / "a").mkdir(parents=True)
+    make_raster("chips/a/one.tif")
+    done = backend("augment", tmp_path / "chips", tmp_path / "out", "--model", small_model.folder, "--variants", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Written: {tmp_path / 'out' / 'manifest.csv'}\n"
+    assert len(list((tmp_path / "out" / "a").glob("one_v?.tif"))) == 2
