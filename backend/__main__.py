@@ -11,7 +11,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from backend.evaluation.commands import add_protocols
 from backend.protocol import DEFAULT_MODEL, JOB_FIELDS, FieldError, Job, JobField, JobResult, Progress, data_home
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -78,6 +80,16 @@ def counting_bar() -> tuple[Callable[[int, int, str], None], Callable[[], None]]
         bar.refresh()
 
     return report, bar.close
+
+
+def watched(run: Callable[[Callable[[int, int, str], None], Callable[[], None]], Any]) -> Any:
+    """What ``run(report, check)`` returns, under a progress bar, stopped by signals."""
+    check = raise_on_signals()
+    report, close = counting_bar()
+    try:
+        return run(report, check)
+    finally:
+        close()
 
 
 def generate(arguments: argparse.Namespace) -> int:
@@ -152,15 +164,10 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def augment(arguments: argparse.Namespace) -> int:
     """Make generated variants of labelled chips."""
-    check = raise_on_signals()
     from backend.augmentation import AugmentSettings, augment
 
     values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(AugmentSettings)}
-    report, close = counting_bar()
-    try:
-        manifest = augment(AugmentSettings(**values), report, check)
-    finally:
-        close()
+    manifest = watched(lambda report, check: augment(AugmentSettings(**values), report, check))
     print(f"Written: {manifest}")
     return 0
 
@@ -171,14 +178,6 @@ def train(arguments: argparse.Namespace) -> int:
 
     data, output = Path(arguments.data), Path(arguments.output)
     train_bundle(arguments.config, data, output, arguments.set, arguments.device, arguments.start)
-    return 0
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Measure a model on imagery that it was not trained on."""
-    from backend.evaluation.report import evaluate_bundle
-
-    evaluate_bundle(arguments.model, Path(arguments.data), arguments.split, Path(arguments.output), arguments.limit)
     return 0
 
 
@@ -255,13 +254,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser("evaluate", help="measure a model on held-out imagery")
-    verb.add_argument("--model", default="metaearth-lite", help="id or folder of a model bundle")
-    verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
-    verb.add_argument("--split", default="validation", choices=("validation", "test"))
-    verb.add_argument("--output", required=True, help="folder for the table (JSON and Markdown) and pictures")
-    verb.add_argument("--limit", type=int, default=24, help="at most so many chips a ground resolution")
-    verb.set_defaults(run=evaluate)
+    verb = verbs.add_parser("evaluate", help="measure a model by the paper's protocols and ours")
+    add_protocols(verb, watched)
 
     verb = verbs.add_parser("bench", help="measure the engine on this machine: cost, memory, seams, workers")
     parts = ("throughput", "memory", "workers", "resume", "disagreement", "sampler", "modes", "seams")

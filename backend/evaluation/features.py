@@ -35,7 +35,7 @@ class Extractor:
 
     @torch.inference_mode()
     def __call__(
-        self, images: NDArray[np.float32], report: Report = silent, check: Check = go_on
+        self, images: NDArray[np.float32] | NDArray[np.uint8], report: Report = silent, check: Check = go_on
     ) -> NDArray[np.float64]:
         """(n, d) float64."""
         starts = range(0, len(images), BATCH)

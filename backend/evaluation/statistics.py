@@ -33,12 +33,19 @@ class Estimate:
         """Whether ``truth`` lies in the interval."""
         return self.low <= truth <= self.high
 
+    def times(self, factor: float) -> Estimate:
+        """The estimate in another unit."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
+
 
 def multiplicities(n: int, clusters: Sequence[str] | None, draws: int, seed: int) -> Weights:
     """(draws, n): how often each of n items comes up in each draw with replacement; clusters come up as a whole.
 
     ``clusters`` names the cluster of each item; None, or fewer than five different ones: items are drawn one by one.
+    One item alone tells nothing of how others would vary: its weights, and the intervals made of them, are no numbers.
     """
+    if n < 2:
+        return np.full((draws, n), np.nan)
     names, member = np.unique(clusters if clusters is not None else np.arange(n), return_inverse=True)
     if clusters is not None and len(names) < FEWEST_CLUSTERS:
         names, member = np.arange(n), np.arange(n)
@@ -48,7 +55,9 @@ def multiplicities(n: int, clusters: Sequence[str] | None, draws: int, seed: int
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """The middle ``level`` of bootstrap values; those that are no numbers are left out."""
+    """The middle ``level`` of bootstrap values; those that are no numbers are left out. Not numbers where all are."""
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     tail = 50 * (1 - level)
     low, high = np.nanpercentile(values, (tail, 100 - tail))
     return float(low), float(high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,17 +55,19 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Estimate):
-        return f"{_number(value.value)} [{_number(value.low)}, {_number(value.high)}]"
+        return _with_interval(value)
     if isinstance(value, (list, tuple)):
         return " ".join(_cell(v) for v in value)
-    return _number(value) if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.6g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def _number(value: float) -> str:
-    """Three significant digits, but no fewer than those before the point."""
-    if value != value:
-        return "?"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}" if value else "0"
+def _with_interval(found: Estimate) -> str:
+    """value [low, high] with as many decimals as two digits of half the interval need; else the value alone."""
+    half = (found.high - found.low) / 2
+    if not half >= 0:
+        return f"{found.value:.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
+    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(found.value, found.low, found.high, d=min(decimals, 9))
 
 
 def _plain(value: Any) -> Any:

@@ -63,11 +63,19 @@ def test_seeds_that_differ_widen_the_interval_of_a_crossed_mean():
     assert apart.high - apart.low > 1.5 * (equal.high - equal.low)
 
 
+def test_one_item_has_no_interval(tmp_path):
+    found = mean_estimate([2.5])
+    assert found.value == 2.5 and np.isnan(found.low) and np.isnan(found.high)
+    Table("One", [{"figure": found}]).write(tmp_path)
+    assert "| 2.5 |" in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "table.json").read_text())["rows"][0]["figure"]["low"] is None
+
+
 def test_a_table_is_written_for_people_and_for_programs(tmp_path):
     rows = [{"what": "a|b", "figure": Estimate(1.2345, 1.0, 1.5, 9), "octaves": [0.5, 1.0]}, {"what": "c", "more": 3}]
     Table("Figures", rows, {"model": "small"}, ("A note.",)).write(tmp_path)
     text = (tmp_path / "table.md").read_text()
-    assert "| a\\|b | 1.23 [1.00, 1.50] | 0.500 1.00 |  |" in text and "A note." in text and "model: small" in text
+    assert "| a\\|b | 1.23 [1.00, 1.50] | 0.5 1 |  |" in text and "A note." in text and "model: small" in text
     found = json.loads((tmp_path / "table.json").read_text())
     assert found["rows"][0]["figure"] == {"value": 1.2345, "low": 1.0, "high": 1.5, "n": 9}
     assert found["model"] == "small"
