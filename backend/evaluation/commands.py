@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,39 @@ PROTOCOLS = (
             MODEL,
             ("--without", {"metavar": "MODEL", "help": "the same model without its resolution branch"}),
             DATA, OUTPUT, SPLIT, limit(100, "chips a ground resolution"), FEATURES, CONSISTENCY, SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "seams", "whether windows show: overlap and noise constraint on and off, and ours",
+        "backend.evaluation.protocols.seams", "seams", "SeamSettings",
+        (
+            MODEL, DATA, OUTPUT, SPLIT, limit(24, "images; the paper's table has 750"),
+            ("--side", {"type": int, "default": 512, "help": "pixels a side of an image"}),
+            CONSISTENCY, SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "ablations", "cascade against one shot, high-order degradation against bicubic inputs",
+        "backend.evaluation.protocols.ablations", "ablations", "AblationSettings",
+        (
+            MODEL,
+            ("--one-shot", {"metavar": "MODEL", "help": "a bundle with the scale of all stages, 64 for three of 4"}),
+            ("--stages", {"type": int, "default": 3, "help": "stages of the cascade"}),
+            ("--robust", {"metavar": "MODEL", "help": "a bundle trained with high-order degradation"}),
+            ("--plain", {"metavar": "MODEL", "help": "a bundle trained with bicubic inputs only"}),
+            ("--degrade", {"metavar": "MODULE:FUNCTION", "type": pkgutil.resolve_name, "help":
+             "makes degraded inputs: (picture (rows, cols, 3), scale, numpy Generator) -> (3, rows / scale, ...)"}),
+            DATA, OUTPUT, SPLIT, limit(24, "chips a ground resolution"), FEATURES, CONSISTENCY, SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "diversity", "how much results differ over seeds, by the number of stages",
+        "backend.evaluation.protocols.diversity", "diversity", "DiversitySettings",
+        (
+            MODEL,
+            ("--stages", {"type": int, "default": 3}),
+            ("--seeds", {"type": int, "default": 4, "help": "results of each input"}),
+            DATA, OUTPUT, SPLIT, limit(4, "chips a ground resolution"), FEATURES, CONSISTENCY, SEED, DEVICE,
         ),
     ),
     Protocol(

@@ -10,14 +10,23 @@ import torch
 from affine import Affine
 from PIL import Image
 
-from backend.errors import InputError, ModelError
+from backend.cascade.engine import Engine, Sampling
+from backend.cascade.picture import Manner, picture_lattice, render_picture, render_stages
+from backend.errors import InputError, ModelError, PlanError
 from backend.evaluation.chips import chips_of, coarse_crops, lon_lat_of, low_resolution, place_of
 from backend.evaluation.feature_training import FeatureSettings, train_features
 from backend.evaluation.features import load_extractor
+from backend.evaluation.makers import whole
+from backend.evaluation.protocols.ablations import AblationSettings, ablations
+from backend.evaluation.protocols.diversity import DiversitySettings, diversity
 from backend.evaluation.protocols.fid import FidSettings, fid, longitude_band
+from backend.evaluation.protocols.seams import SeamSettings, seams
 from backend.evaluation.protocols.spectrum import SpectrumSettings, spectrum
+from backend.models.bundle import open_bundle, save_bundle
+from backend.models.cascade_network import CascadeNetwork
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
 from backend.progress import go_on, silent
+from backend.tiling.lattice import Lattice
 from backend.training.data import Picture, load_pictures
 
 
@@ -106,6 +115,117 @@ def test_the_fid_protocol_compares_models_by_place_and_resolution(small_model, i
     assert all(title in r and not any("FID" in name or "KID" in name for name in r) for r in rows)
     same = next(r for r in rows if r["made by"] == "small")["less that without branch"]
     assert same["value"] == 0 and (tmp_path / "samples.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def one_shot(small_model, tmp_path_factory):
+    """Scales of 16 and 64 at one go, without context, random weights."""
+    bundles = {}
+    for scale, tile in ((16, 64), (64, 256)):
+        network = dataclasses.replace(small_model.config.network, scale=scale, tile=tile, context=0)
+        config = dataclasses.replace(small_model.config, id=f"shot{scale}", network=network)
+        folder = tmp_path_factory.mktemp(f"shot{scale}")
+        torch.manual_seed(2)
+        save_bundle(folder, config, CascadeNetwork(network).state_dict())
+        bundles[scale] = open_bundle(folder)
+    return bundles
+
+
+def engine_of(bundle):
+    return Engine(bundle, bundle.sha256(), Sampling("dpm-solver++", 2), "cpu", torch.float32)
+
+
+def test_one_shot_of_scale_64_without_context_makes_256_of_4_pixels(one_shot):
+    low = texture(4, 1, 0).transpose(2, 0, 1).astype(np.float32)
+    made = render_picture(engine_of(one_shot[64]), whole(low), 1.0)
+    assert made.shape == (3, 256, 256)
+    assert np.abs(made.reshape(3, 4, 64, 4, 64).mean(axis=(2, 4)) - low).mean() < 0.1 * low.std()
+
+
+def test_stages_of_a_picture_are_those_of_its_parts(small_model):
+    engine = engine_of(small_model)
+    low = whole(texture(9, 1, 0).transpose(2, 0, 1))
+    first, second = render_stages(engine, low, 2, 2.5, Manner(seed=4))
+    np.testing.assert_array_equal(first, render_picture(engine, low, 10.0, Manner(seed=4), 1))
+    np.testing.assert_array_equal(second, render_picture(engine, whole(first), 2.5, Manner(seed=4), 2))
+    assert second.shape == (3, 144, 144)
+
+
+def test_a_picture_of_one_window_is_one_window(small_model):
+    assert picture_lattice(small_model.config, 64, 40) == Lattice(64, 0, 0)
+    assert picture_lattice(small_model.config, 68, 40).margin == 12
+
+
+def lost(picture, scale, rng):
+    """Blur, noise and strong JPEG compression, then the area average."""
+    import io
+
+    noisy = low_resolution(picture, 2).repeat(2, axis=1).repeat(2, axis=2) + rng.normal(0, 15, (3, *picture.shape[:2]))
+    stream = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(stream, "JPEG", quality=30)
+    return low_resolution(np.asarray(Image.open(stream), np.float32), scale)
+
+
+def test_the_ablations_compare_one_shot_and_degradation(small_model, one_shot, imagery, features, tmp_path):
+    model = str(small_model.folder)
+    settings = AblationSettings(
+        imagery, tmp_path, model, str(one_shot[16].folder), 2, model, model, lost, limit=2, features=str(features),
+        device="cpu",
+    )
+    ablations(settings, silent, go_on)
+    rows = figures(tmp_path)
+    assert [(r["ablation"], r["input"], r["made by"]) for r in rows] == [
+        ("cascade", "4 px", "bicubic"),
+        ("cascade", "4 px", "small, 2 stages"),
+        ("cascade", "4 px", "shot16, one shot"),
+        ("degradation", "clean", "bicubic"),
+        ("degradation", "clean", "small"),
+        ("degradation", "clean", "small"),
+        ("degradation", "degraded", "bicubic"),
+        ("degradation", "degraded", "small"),
+        ("degradation", "degraded", "small"),
+    ]
+    assert [r["evaluations a pixel"] for r in rows[:5]] == [0.0, 6.0, 3.0, 0.0, 3.0]
+    assert rows[7]["consistency dB"]["value"] < rows[4]["consistency dB"]["value"]
+    assert {p.name for p in tmp_path.glob("*.png")} == {
+        "cascade-4-px.png", "degradation-clean.png", "degradation-degraded.png"
+    }
+
+
+def test_models_of_other_scales_are_not_compared(small_model, one_shot, imagery, features, tmp_path):
+    settings = AblationSettings(
+        imagery, tmp_path, str(small_model.folder), str(one_shot[64].folder), 2, limit=1, features=str(features),
+        device="cpu",
+    )
+    with pytest.raises(PlanError, match="shot64 makes pixels 64 times finer, but 2 stages of small 16 times"):
+        ablations(settings, silent, go_on)
+
+
+def test_diversity_grows_with_the_number_of_stages(small_model, imagery, features, tmp_path):
+    settings = DiversitySettings(
+        imagery, tmp_path, str(small_model.folder), 2, 3, limit=2, features=str(features), device="cpu"
+    )
+    diversity(settings, silent, go_on)
+    one, two = figures(tmp_path)
+    assert (one["stages"], one["input px"], two["input px"], one["seeds"]) == (1, 16, 4, 3)
+    assert two["standard deviation"]["value"] > one["standard deviation"]["value"] > 0
+    assert (tmp_path / "seeds.png").is_file()
+
+
+def test_the_seams_protocol_measures_the_paper_s_variants_and_ours(small_model, imagery, tmp_path):
+    settings = SeamSettings(imagery, tmp_path, str(small_model.folder), limit=2, side=128, device="cpu")
+    seams(settings, silent, go_on)
+    rows = figures(tmp_path)
+    assert [(r["overlap"], r["noise"]) for r in rows] == [
+        ("half a window", "repeated-block"),
+        ("half a window", "independent"),
+        ("none", "repeated-block"),
+        ("none", "independent"),
+        ("12 px dropped, 8 px blended", "field"),
+    ]
+    assert all(r["seam ratio"]["n"] == r["images"] == 2 for r in rows)
+    assert rows[0]["repetition"]["low"] > rows[4]["repetition"]["high"]
+    assert min(rows[k]["evaluations a pixel"] for k in (0, 1, 4)) > rows[2]["evaluations a pixel"] > 3
 
 
 def test_places_are_read_from_georeference_and_tile_numbers(imagery):

@@ -171,17 +171,24 @@ def distance_rows(
     return rows
 
 
+def distance_columns(extractor: Extractor, real: Features, made: Features, places: list[str] | None) -> Row:
+    """Both distances; with ``places`` row i of both is one place, else the sets are independent."""
+    pairs = places is not None
+    return {
+        extractor.frechet: frechet_estimate(real, made, pairs, places),
+        "n to infinity": frechet_at_infinity(real, made),
+        f"1000 x {extractor.kernel}": kernel_distance(real, made, pairs, places).times(1000),
+    }
+
+
 def _row(
     kind: str, name: str, real: Features, method: str, made: Features, extractor: Extractor, places: list[str] | None
 ) -> Row:
-    pairs = places is not None
     return {
         "by": kind,
         "group": name,
         "made by": method,
         "n": len(made),
         "places": len(set(places)) if places else None,
-        extractor.frechet: frechet_estimate(real, made, pairs, places),
-        "n to infinity": frechet_at_infinity(real, made),
-        f"1000 x {extractor.kernel}": kernel_distance(real, made, pairs, places).times(1000),
+        **distance_columns(extractor, real, made, places),
     }
