@@ -166,7 +166,7 @@ def augment(arguments: argparse.Namespace) -> int:
     """Make generated variants of labelled chips."""
     from backend.augmentation import AugmentSettings, augment
 
-    values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(AugmentSettings)}
+    values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(AugmentSettings) if f.name in arguments}
     manifest = watched(lambda report, check: augment(AugmentSettings(**values), report, check))
     print(f"Written: {manifest}")
     return 0

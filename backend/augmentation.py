@@ -43,7 +43,7 @@ COLUMNS = ("file", "class", "source", "variant", "seed", "stages", "model", "mod
 class AugmentSettings:
     """What is made: ``variants`` of each chip under ``data``, averaged down and generated ``stages`` times.
 
-    ``source_resolution``: metres per pixel of chips without a CRS.
+    ``source_resolution``: metres per pixel of chips without a CRS. ``only``: the chips to take, relative to ``data``.
     """
 
     data: Path
@@ -56,6 +56,7 @@ class AugmentSettings:
     consistency: float = 1.0
     device: str = "auto"
     precision: str = "auto"
+    only: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def variants_of(chips: list[Path], count: int, seed: int) -> Iterator[Variant]:
 def augment(settings: AugmentSettings, report: Report, check: Check) -> Path:
     """Make what is not there yet, then write the manifest; its path."""
     engine = open_engine(find_bundle(settings.model), settings.device, settings.precision)
-    wanted = list(variants_of(find_chips(settings.data), settings.variants, settings.seed))
+    chips = find_chips(settings.data) if settings.only is None else list(settings.only)
+    wanted = list(variants_of(chips, settings.variants, settings.seed))
     settings.output.mkdir(parents=True, exist_ok=True)
     _claim(settings, engine)
     missing = [v for v in wanted if not (settings.output / v.file).is_file()]
@@ -105,7 +107,7 @@ def _claim(settings: AugmentSettings, engine: Engine) -> None:
     """Note what makes the folder's files; `OutputError` if those that are there were made otherwise."""
     path = settings.output / SETTINGS
     fields = {n: v for n, v in dataclasses.asdict(settings).items()
-              if n not in ("output", "variants", "device", "precision")}
+              if n not in ("output", "variants", "device", "precision", "only")}
     fields |= {"data": str(settings.data.resolve()), "model": engine.config.id, "model_sha256": engine.sha256}
     if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != fields:
         changed = ", ".join(sorted(n for n in fields if there.get(n) != fields[n]))

@@ -85,6 +85,24 @@ PROTOCOLS = (
         ),
     ),
     Protocol(
+        "data-engine", "whether classifiers gain from generated training images",
+        "backend.evaluation.protocols.data_engine", "data_engine", "DataEngineSettings",
+        (
+            MODEL,
+            ("--data", {"type": Path, "required": True, "help": "folder with one subfolder of chips a class"}),
+            OUTPUT,
+            ("--classes", {"nargs": "+", "metavar": "CLASS", "help": "some of the classes"}),
+            limit(150, "images a class, a quarter of them for testing"),
+            ("--variants", {"type": int, "default": 5, "help": "generated images of each training image"}),
+            ("--stages", {"type": int, "default": 1, "choices": (1, 2), "help": "as for augment"}),
+            ("--source-resolution", {"type": float, "metavar": "M", "help": "metres per pixel of chips without a CRS"}),
+            ("--seeds", {"type": int, "default": 3, "help": "trainings of each classifier and arm"}),
+            ("--steps", {"type": int, "default": 600, "help": "of each training"}),
+            ("--size", {"type": int, "default": 112, "help": "pixels a side that classifiers see"}),
+            CONSISTENCY, SEED, DEVICE,
+        ),
+    ),
+    Protocol(
         "ablations", "cascade against one shot, high-order degradation against bicubic inputs",
         "backend.evaluation.protocols.ablations", "ablations", "AblationSettings",
         (
