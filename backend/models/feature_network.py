@@ -81,7 +81,10 @@ def save_features(folder: Path, network: FeatureNetwork, config: FeatureConfig) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    partial = folder / (WEIGHTS + ".part")
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(folder / WEIGHTS)
 
 
 def load_features(folder: Path) -> FeatureNetwork:

@@ -35,7 +35,7 @@ def classes(tmp_path):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_classifier_learns_what_is_easy(architecture):
-    training = Training(steps=30, batch=12)
+    training = Training(steps=30 if architecture == "vit-fine" else 50, batch=12)
     right = right_answers(architecture, striped(40, 32, 0), striped(40, 32, 1), training, 0, go_on)
     assert right.shape == (40,) and right.mean() >= 0.9
 

@@ -56,9 +56,10 @@ def mean_distance(features: NDArray[np.float64]) -> float:
 def diversity(settings: DiversitySettings, report: Report, check: Check) -> Table:
     """The table, and seeds.png (input, one column a seed, real; one line a number of stages) in ``output``."""
     extractor = load_extractor(settings.features, choose_device(settings.device))
-    engine = open_engine(find_bundle(settings.model), settings.device)
-    network = engine.config.network
+    bundle = find_bundle(settings.model)
+    network = bundle.config.network
     by_gsd = held_out_chips(settings.data, settings.split, network.tile, settings.limit)
+    engine = open_engine(bundle, settings.device)
     chips = [chip for some in by_gsd.values() for chip in some]
     places = [chip.place for chip in chips]
     between = mean_distance(extractor(np.stack([c.pixels.transpose(2, 0, 1) for c in chips]))) if len(chips) > 1 else 1

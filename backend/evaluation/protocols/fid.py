@@ -71,8 +71,8 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
     """The table, and samples.png (input, bicubic, models, real) in ``output``."""
     device = choose_device(settings.device)
     extractor = load_extractor(settings.features, device)
-    engines = [open_engine(find_bundle(m), settings.device) for m in (settings.model, settings.without) if m]
-    network = engines[0].config.network
+    bundles = [find_bundle(m) for m in (settings.model, settings.without) if m]
+    network = bundles[0].config.network
     pictures = load_pictures(settings.data, settings.split)
     chips = chips_of(pictures, network.tile, settings.limit)
     flat = [chip for some in chips.values() for chip in some]
@@ -82,7 +82,8 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
         for gsd in chips
     }
     makers: dict[str, Maker] = {"bicubic": bicubic(network.scale)}
-    for engine, role in zip(engines, ("", ", without resolution branch")):
+    for bundle, role in zip(bundles, ("", ", without resolution branch")):
+        engine = open_engine(bundle, settings.device)
         makers[engine.config.id + role] = maker_of(engine, settings.consistency, check)
 
     real = extractor(np.stack([chip.pixels.transpose(2, 0, 1) for chip in flat]), report, check)

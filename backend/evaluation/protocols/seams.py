@@ -89,8 +89,9 @@ def inputs(data: Path, split: str, side: int, limit: int) -> list[Picture]:
 
 def seams(settings: SeamSettings, report: Report, check: Check) -> Table:
     """The table, and variants.png (one column a variant) in ``output``."""
-    engine = open_engine(find_bundle(settings.model), settings.device)
-    pictures = inputs(settings.data, settings.split, settings.side // engine.config.network.scale, settings.limit)
+    bundle = find_bundle(settings.model)
+    pictures = inputs(settings.data, settings.split, settings.side // bundle.config.network.scale, settings.limit)
+    engine = open_engine(bundle, settings.device)
     rows, shown = [], []
     for variant in variants(engine.config):
         row, images = measure(engine, variant, pictures, settings, report, check)

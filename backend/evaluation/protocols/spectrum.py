@@ -104,10 +104,11 @@ def row(comparisons: list[Comparison]) -> Row:
 
 def spectrum(settings: SpectrumSettings, report: Report, check: Check) -> Table:
     """The table, and a picture for each ground resolution (source, bicubic, generated, real) in ``output``."""
-    engine = open_engine(find_bundle(settings.model), settings.device)
-    network = engine.config.network
-    make = maker_of(engine, settings.consistency, check)
+    bundle = find_bundle(settings.model)
+    network = bundle.config.network
     chips = held_out_chips(settings.data, settings.split, network.tile, settings.limit)
+    engine = open_engine(bundle, settings.device)
+    make = maker_of(engine, settings.consistency, check)
     settings.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for gsd_m, found in chips.items():
