@@ -75,7 +75,8 @@ def frechet_estimate(
     """
     value = frechet_distance(a, b)
     drawn = [frechet_distance(a, b, *w) for w in zip(*_drawn(len(a), len(b), pairs, clusters, draws, seed))]
-    return Estimate(value, *centred_interval(value, np.array(drawn)), min(len(a), len(b)))
+    low, high = centred_interval(value, np.array(drawn))
+    return Estimate(value, max(0.0, low), high, min(len(a), len(b)))  # a distance is never below 0
 
 
 def frechet_difference(

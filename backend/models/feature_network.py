@@ -53,7 +53,11 @@ class Block(nn.Module):
 
 
 class FeatureNetwork(nn.Module):
-    """Stem, two blocks a width, pooled features, and two classifiers on them for training."""
+    """Stem, two blocks a width, pooled features, and two classifiers on them for training.
+
+    The features are standardised by their mean and variance over training crops: distances are in these units, which
+    the kernel of `kernel_distance` is made for.
+    """
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -69,18 +73,19 @@ class FeatureNetwork(nn.Module):
         self.last = nn.Conv2d(channels, config.features, 1)
         self.scene = nn.Linear(config.features, len(config.scenes))
         self.octave = nn.Linear(config.features, len(config.octaves))
+        self.standard = nn.BatchNorm1d(config.features, affine=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, 3, h, w) in 0..255 -> (batch, features): the mean over all places."""
+        """(batch, 3, h, w) in 0..255 -> (batch, features): the mean over all places, standardised."""
         x = self.blocks(self.stem(images / 127.5 - 1))
-        return F.silu(self.last(F.silu(self.norm(x)))).mean(dim=(2, 3))
+        return self.standard(F.silu(self.last(F.silu(self.norm(x)))).mean(dim=(2, 3)))
 
 
 def save_features(folder: Path, network: FeatureNetwork, config: FeatureConfig) -> None:
     """Write config.json and model.safetensors (float32)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    state = {name: value.detach().float().cpu().contiguous() for name, value in network.state_dict().items()}
     partial = folder / (WEIGHTS + ".part")
     save_file(state, partial, metadata={"format": "pt"})
     partial.chmod(0o644)

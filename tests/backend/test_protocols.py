@@ -288,6 +288,7 @@ def test_a_feature_network_learns_what_texture_and_resolution_tell(imagery, tmp_
     images = np.stack([p.pixels[:64, :64].transpose(2, 0, 1) for p in load_pictures(imagery, "train")])
     found = extract(images)
     assert found.shape == (3, 64) and found.dtype == np.float64
+    assert 0.2 < found.std() < 3  # in units of the standard deviation over training crops
     assert extract.frechet == "Fréchet distance (metaearth-features)" and len(extract.weights_sha256) == 64
 
 

@@ -175,10 +175,11 @@ def distance_rows(
 def distance_columns(extractor: Extractor, real: Features, made: Features, places: list[str] | None) -> Row:
     """Both distances; with ``places`` row i of both is one place, else the sets are independent."""
     pairs = places is not None
+    kernel = kernel_distance(real, made, pairs, places)
     return {
         extractor.frechet: frechet_estimate(real, made, pairs, places),
         "n to infinity": frechet_at_infinity(real, made),
-        f"1000 x {extractor.kernel}": kernel_distance(real, made, pairs, places).times(1000),
+        **({"1000 x KID": kernel.times(1000)} if extractor.kernel == "KID" else {extractor.kernel: kernel}),
     }
 
 
