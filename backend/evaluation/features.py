@@ -66,19 +66,32 @@ def inception(weights: Path | None, device: str = "cpu") -> Extractor:
             "FID needs torch-fidelity and torchvision: install both into the backend's environment"
             " (pip install torch-fidelity torchvision), or choose --features metaearth-features."
         )
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-
     try:
-        network = FeatureExtractorInceptionV3("inception", ["2048"], str(weights) if weights else None)
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+    except Exception as error:  # torchvision of another build of torch raises RuntimeError
+        raise ModelError(f"torch-fidelity cannot be used: {error}. Torchvision must be of torch's own build.") from error
+    try:
+        file = _tensors_only(weights, URL_INCEPTION_V3)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], str(file)).to(device).eval()
     except Exception as error:
         raise ModelError(f"The weights of Inception-v3 cannot be had: {error}. Name a file of them.") from error
-    file = weights or Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
-    network = network.to(device).eval()
 
     def pool(images: Tensor) -> Tensor:
         return network(images.round().clamp(0, 255).to(torch.uint8))[0]
 
     return Extractor("Inception-v3 final pool", "FID", "KID", _sha256(file), pool, device)
+
+
+def _tensors_only(weights: Path | None, address: str) -> Path:
+    """The file of weights, downloaded if none is named; an error if it holds anything but tensors.
+
+    torch-fidelity itself unpickles whatever the file holds.
+    """
+    if weights is not None:
+        torch.load(weights, map_location="cpu", weights_only=True)
+        return weights
+    torch.hub.load_state_dict_from_url(address, map_location="cpu", weights_only=True)
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
 
 
 def has_torch_fidelity() -> bool:
