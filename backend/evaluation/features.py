@@ -69,7 +69,7 @@ def inception(weights: Path | None, device: str = "cpu") -> Extractor:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except Exception as error:  # torchvision of another build of torch raises RuntimeError
-        raise ModelError(f"torch-fidelity cannot be used: {error}. Torchvision must be of torch's own build.") from error
+        raise ModelError(f"torch-fidelity cannot be used ({error}): is torchvision of torch's own build?") from error
     try:
         file = _tensors_only(weights, URL_INCEPTION_V3)
         network = FeatureExtractorInceptionV3("inception", ["2048"], str(file)).to(device).eval()
