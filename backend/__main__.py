@@ -13,8 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from backend.protocol import JOB_FIELDS, VERBS, FieldError, Job, JobField, JobResult, Progress, Verb, data_home
+from backend.evaluation.commands import add_protocols
+from backend.protocol import (
+    EVALUATE,
+    JOB_FIELDS,
+    VERBS,
+    FieldError,
+    Job,
+    JobField,
+    JobResult,
+    Progress,
+    Verb,
+    data_home,
+)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -97,6 +110,13 @@ def counted() -> Iterator[Callable[[int, int, str], None]]:
         yield report
 
 
+def watched(work: Callable[[Callable[[int, int, str], None], Callable[[], None]], Any]) -> Any:
+    """What ``work(report, check)`` returns, under a progress bar, stopped by signals."""
+    check = raise_on_signals()
+    with counted() as report:
+        return work(report, check)
+
+
 def generate(arguments: argparse.Namespace) -> int:
     """Make a raster finer."""
     check = raise_on_signals()
@@ -136,12 +156,10 @@ def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json
 
 def run(verb: Verb, arguments: argparse.Namespace) -> int:
     """Do what a verb says, under a progress bar."""
-    check = raise_on_signals()
     from backend.verbs import run_verb
 
     values = {field.name: getattr(arguments, field.name) for field in verb.fields}
-    with counted() as report:
-        told = run_verb(verb.name, values, report, check)
+    told = watched(lambda report, check: run_verb(verb.name, values, report, check))
     for warning in told.get("warnings", []):
         print(f"Warning: {warning}", file=sys.stderr)
     print(json.dumps(told) if arguments.json else told["text"])
@@ -179,14 +197,6 @@ def serve(arguments: argparse.Namespace) -> int:
     from backend.server import serve_stdio
 
     return serve_stdio()
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Measure a model on imagery that it was not trained on."""
-    from backend.evaluation.report import evaluate_bundle
-
-    evaluate_bundle(arguments.model, Path(arguments.data), arguments.split, Path(arguments.output), arguments.limit)
-    return 0
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -238,6 +248,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=inspect)
 
     for each in VERBS.values():
+        if each is EVALUATE:  # each protocol has options of its own
+            continue
         verb = verbs.add_parser(each.name, help=each.title[0].lower() + each.title[1:], description=each.help)
         add_job_arguments(verb, each.fields)
         verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
@@ -246,13 +258,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
 
-    verb = verbs.add_parser("evaluate", help="measure a model on held-out imagery")
-    verb.add_argument("--model", default="metaearth-lite", help="id or folder of a model bundle")
-    verb.add_argument("--data", required=True, help="folder of imagery, laid out as backend/training/split.toml says")
-    verb.add_argument("--split", default="validation", choices=("validation", "test"))
-    verb.add_argument("--output", required=True, help="folder for the table (JSON and Markdown) and pictures")
-    verb.add_argument("--limit", type=int, default=24, help="at most so many chips a ground resolution")
-    verb.set_defaults(run=evaluate)
+    verb = verbs.add_parser("evaluate", help="measure a model by the paper's protocols and ours")
+    add_protocols(verb, watched)
 
     verb = verbs.add_parser("bench", help="measure the engine on this machine: cost, memory, seams, workers")
     parts = ("throughput", "memory", "workers", "resume", "borders", "sampler", "modes", "seams")

@@ -403,7 +403,48 @@ TRAIN = Verb(
     (Output("step", "number", "Steps done"),),
 )
 
-VERBS: Dict[str, Verb] = {verb.name: verb for verb in (VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN)}
+AUGMENT = Verb(
+    "augment", "augmentdataset", "Augment a dataset", "Train",
+    "Makes generated variants of labelled chips, as training data for classifiers: each chip is averaged down and"
+    " generated again with several seeds. Folders and georeferences stay. What is there already is not made again.",
+    (
+        JobField("data", "folder", "Labelled chips", "Folder with one subfolder of chips (GeoTIFF, PNG, JPEG) a class.",
+                 required=True),
+        JobField("output", "new_folder", "Variants", "Folder for the variants and manifest.csv.", required=True),
+        FIELDS["model"],
+        JobField("variants", "integer", "Variants", "Generated files a chip.", default=5, minimum=1, maximum=1000),
+        JobField("stages", "integer", "Stages", "How often chips are averaged down and generated.", default=1,
+                 minimum=1, maximum=2),
+        FIELDS["seed"], FIELDS["source_resolution"], FIELDS["consistency"], FIELDS["device"], FIELDS["precision"],
+    ),
+    (Output("manifest", "file", "Manifest: source, seed and hash of every variant"),
+     Output("count", "number", "Variants")),
+)
+
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "train-features")
+
+EVALUATE = Verb(
+    "evaluate", "evaluate", "Evaluate a model", "Train",
+    "Measures a model on imagery that it was not trained on, by one of the paper's protocols or ours. Ends in a table"
+    " with intervals, as Markdown and JSON, and pictures.",
+    (
+        JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
+                 " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
+                 " against one shot, degradations. diversity: over seeds. train-features: the network for distances.",
+                 default="spectrum", choices=PROTOCOLS, required=True),
+        JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
+                 " classes for data-engine.", required=True),
+        JobField("output", "new_folder", "Tables and pictures", "Folder for table.md, table.json and pictures.",
+                 required=True),
+        FIELDS["model"],
+        JobField("set", "words", "Other settings", "NAME=VALUE, separated by spaces: the options of the command"
+                 " `evaluate PROTOCOL`, such as: limit=24 split=test without=FOLDER.", advanced=True),
+    ),
+    (Output("table", "file", "The table"),),
+)
+
+VERBS: Dict[str, Verb] = {
+    verb.name: verb for verb in (VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN, AUGMENT, EVALUATE)}
 
 
 def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:

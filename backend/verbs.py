@@ -7,14 +7,11 @@ are a `FieldError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from backend.errors import PlanError
-
-Report = Callable[[int, int, str], None]
-Check = Callable[[], None]
+from backend.progress import Check, Report
 
 MODULES = {
     "view": "backend.world.verbs",
@@ -22,6 +19,8 @@ MODULES = {
     "place": "backend.world.verbs",
     "prepare": "backend.training.verbs",
     "train": "backend.training.verbs",
+    "augment": "backend.evaluation.verbs",
+    "evaluate": "backend.evaluation.verbs",
 }
 """Where each verb's function of its name is; loaded when it is called."""
 

@@ -24,18 +24,20 @@ from backend.cascade.planning import WindowGeometry, stage_regions
 from backend.devices import choose_device, device_name
 from backend.errors import InputError
 from backend.evaluation.borders import DISTANCES, border_profile, overlaps
-from backend.evaluation.report import compare, generator, held_out_chips, make_engine
+from backend.evaluation.chips import held_out_chips
+from backend.evaluation.makers import generator
+from backend.evaluation.protocols.spectrum import compare, powers
 from backend.evaluation.seams import Pairs, repetition, seam_pairs, seam_ratio, unpaired_seam_ratio
-from backend.evaluation.spectrum import octave_power
 from backend.evaluation.stand_ins import random_600m, sleep_instead, stand_in, synthetic_source
+from backend.evaluation.table import Row, markdown_rows
 from backend.jobs.calibration import fastest, measure
+from backend.jobs.engines import open_engine
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
 from backend.models.bundle import find_bundle
 from backend.protocol import Job, JobResult
 from backend.tiling.lattice import Lattice
 
-Row = dict[str, Any]
 LITE = "metaearth-lite"
 
 
@@ -221,13 +223,12 @@ def sampler_spectrum(data: Path, chips: int, progress: Callable[[str], None]) ->
     rows = []
     found = held_out_chips(data, "test", 256, chips)
     for sampler, steps in (("dpm-solver++", 12), ("ddim", 50)):
-        engine = make_engine(find_bundle(LITE), steps, sampler)
-        make, context = generator(engine, 1.0), engine.config.network.context
+        make = generator(open_engine(find_bundle(LITE), sampler=sampler, steps=steps))
         row: Row = {"sampler": f"{sampler}, {steps}"}
         for gsd_m, some in found.items():
             progress(f"{sampler}, {gsd_m:g} m")
-            made = [compare(chip, gsd_m, n, make, 4, context) for n, chip in enumerate(some)]
-            real, fake = (np.sum([octave_power(getattr(c, k)) for c in made], axis=0) for k in ("real", "generated"))
+            made = [compare(chip, n, make, 4) for n, chip in enumerate(some)]
+            real, fake = (powers([getattr(c, k) for c in made]).sum(axis=0) for k in ("real", "generated"))
             row[f"{gsd_m:g} m ({len(some)} chips)"] = [round(float(v), 2) for v in (fake / real)[1:]]
         rows.append(row)
     return rows
@@ -406,19 +407,9 @@ def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
         found[part] = makers[part]()
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (output / "bench.md").write_text(as_markdown(found), encoding="utf-8")
-        print(table(found[part]))
+        print(markdown_rows(found[part]))
 
 
 def as_markdown(found: dict[str, list[Row]]) -> str:
     """All parts as tables."""
-    return "\n".join(f"## {part}\n\n{table(rows)}\n" for part, rows in found.items())
-
-
-def table(rows: list[Row]) -> str:
-    """Rows as a Markdown table."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = (" ".join(map(str, v)) if isinstance(v := row.get(n, ""), list) else str(v) for n in names)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(f"## {part}\n\n{markdown_rows(rows)}\n" for part, rows in found.items())

@@ -77,7 +77,7 @@ def _repetition(image: Image, lag: int) -> float:
     high = grey[1:-1, 1:-1] - sum(grey[1 + r:grey.shape[0] - 1 + r, 1 + c:grey.shape[1] - 1 + c]
                                   for r in (-1, 0, 1) for c in (-1, 0, 1)) / 9
     high = high / high.std()
-    around = [lag + d for d in (*range(-40, -19, 4), *range(20, 41, 4))]
+    around = [n for d in (*range(-40, -19, 4), *range(20, 41, 4)) if (n := lag + d) > 0]
     return _correlation(high, lag) - float(np.mean([_correlation(high, n) for n in around]))
 
 

@@ -20,11 +20,12 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Picture:
-    """An image in memory: (rows, cols, 3) uint8 and metres per pixel."""
+    """An image in memory: (rows, cols, 3) uint8, metres per pixel, its source and its file."""
 
     pixels: Image
     gsd_m: float
     source: str
+    path: Path
 
 
 def average_down(pixels: NDArray, factor: int) -> NDArray[np.float32]:
@@ -48,7 +49,7 @@ def read_picture(entry: ImageEntry) -> Picture:
         pixels = np.rint(average_down(pixels, entry.average)).astype(np.uint8)
     if entry.gsd_m is None:
         raise InputError(f"The metres per pixel of {entry.path} are not known.")
-    return Picture(pixels, entry.gsd_m * entry.average, entry.source)
+    return Picture(pixels, entry.gsd_m * entry.average, entry.source, entry.path)
 
 
 def is_rgb(path: Path) -> bool:
@@ -126,7 +127,7 @@ class ChipPool:
             self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.chips))
         number = int(self._order[place])
         record = self.chips.records[number]
-        return Picture(self.chips.read(number), record.gsd_m, record.source), 1
+        return Picture(self.chips.read(number), record.gsd_m, record.source, self.chips.folder), 1
 
 
 def training_pool(data: Path, crop: int, seed: int) -> Pool:

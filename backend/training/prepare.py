@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError, PlanError
+from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
 from backend.raster.source import RasterSource
 from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, write_shard
@@ -29,7 +30,6 @@ BLANK_SD = 1.5
 """Grey levels: a chip of a smaller standard deviation shows nothing."""
 CLOUD_DARKEST, CLOUD_COLOUR = 200, 30
 """A pixel may be cloud where its darkest band is above the one and its bands differ by less than the other."""
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Census:
         return hashlib.sha256(json.dumps([parts, plan], sort_keys=True).encode()).hexdigest()
 
 
-def census(wanted: Preparation, check: Callable[[], None]) -> Census:
+def census(wanted: Preparation, check: Check) -> Census:
     """Every chip that could be cut, in its split; no pixel is read but for stretches."""
     found = Census(shards={split: [] for split in SPLITS})
     sources = [Path(s) for s in wanted.sources]
@@ -185,7 +185,7 @@ def facts_of(imagery: Imagery, region: Region) -> ChipFacts:
     )
 
 
-def prepare(wanted: Preparation, workers: int, report: Report, check: Callable[[], None]) -> dict:
+def prepare(wanted: Preparation, workers: int, report: Report, check: Check) -> dict:
     """Make or finish the set in ``wanted.output``; what its ``dataset.json`` says.
 
     Shards that are finished are kept. `PlanError` if the folder holds a set of other settings or imagery.
@@ -232,7 +232,7 @@ def _adopt(output: Path, wanted: Preparation, found: Census) -> None:
 
 def _cut(
     missing: list[tuple[Path, list[Candidate]]], imagery: list[Imagery], max_cloud: float, workers: int,
-    check: Callable[[], None],
+    check: Check,
 ) -> Iterator[int]:
     """Cut the missing shards in some processes; yields the number of candidates of each as it is finished."""
     context = multiprocessing.get_context("spawn")

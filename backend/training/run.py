@@ -6,7 +6,6 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,11 @@ import torch
 from backend.errors import PlanError
 from backend.models.bundle import ModelConfig, find_bundle
 from backend.processes import peak_memory_bytes
+from backend.progress import Check, Report, go_on, silent
 from backend.training.data import Picture, training_pool, validation_pool
 from backend.training.processes import Processes, joined
 from backend.training.settings import TrainingSettings, changed
-from backend.training.trainer import Report, Trainer
+from backend.training.trainer import Trainer
 
 PAPER_CHIPS = 731_000
 SMOKE_STEPS = 2
@@ -32,8 +32,8 @@ def train_bundle(
     device: str,
     start: str | None,
     workers: int,
-    report: Report = lambda done, total, message: None,
-    check: Callable[[], None] = lambda: None,
+    report: Report = silent,
+    check: Check = go_on,
 ) -> int:
     """Train the network that a bundle describes; goes on where an earlier run in ``output`` stopped.
 
@@ -59,7 +59,7 @@ def smoke(config: str, assignments: list[str], device: str) -> str:
     with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
         pool = RandomPictures(settings.crop)
         first = Trainer(model, settings, pool, Path(folder), processes, None, pool)
-        first.run(lambda done, total, message: None, lambda: None)
+        first.run(silent, go_on)
         again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, Path(folder), processes)
         if again.state.step != SMOKE_STEPS:
             raise PlanError("The checkpoint was not found again.")
@@ -108,5 +108,5 @@ class RandomPictures:
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
         """Always the same."""
-        return Picture(self.pixels, 1.0, "random"), 1
+        return Picture(self.pixels, 1.0, "random", Path("random")), 1
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from backend.models.bundle import ModelConfig, save_bundle
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.unet import Step
+from backend.progress import Check, Report
 from backend.training.checkpoint import TrainingState, load_state, save_state
 from backend.training.data import Pool
 from backend.training.examples import Batch, BatchNumbers, Cropping, Examples, collate
@@ -27,8 +28,6 @@ from backend.training.objective import Objective
 from backend.training.processes import Processes
 from backend.training.settings import TrainingSettings
 from backend.training.validation import validation_loss, validation_picture
-
-Report = Callable[[int, int, str], None]
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -151,7 +150,7 @@ class Trainer:
             save_state(self.folder, self.state, {"settings": dataclasses.asdict(self.settings)})
             save_bundle(self.folder, self.config, self.state.average.state_dict())
 
-    def run(self, report: Report, check: Callable[[], None], report_every: int = 50) -> None:
+    def run(self, report: Report, check: Check, report_every: int = 50) -> None:
         """Train up to the last step; what is done is saved now and then, at the end, and when ``check`` raises."""
         journal = Journal(self.folder, self.processes.is_first)
         clock = Clock(self.state.seconds, self.state.step)

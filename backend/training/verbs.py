@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from backend.models.bundle import find_bundle
+from backend.progress import Check, Report
 from backend.protocol import PREPARE, TRAIN, FieldError, check_fields
 from backend.training import prepare as preparation
 from backend.training.chips import SPLITS
 from backend.training.run import smoke, train_bundle, usual_workers
 
 Values = dict[str, Any]
-Report = Callable[[int, int, str], None]
-Check = Callable[[], None]
 
 
 def prepare(values: Values, report: Report, check: Check) -> Values:

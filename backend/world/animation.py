@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from backend.errors import OutputError
+from backend.progress import Check
 from backend.raster.output import complete_file, writing
-from backend.world.world import Check
 
 SUFFIXES = (".gif", ".mp4")
 FRAME_NAME = "frame_{:04d}.png"

@@ -10,13 +10,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from backend.errors import ExtentError, PlanError
 from backend.jobs.plan import JobPlan
+from backend.progress import Check, Report
 from backend.raster import provenance
 from backend.raster.output import complete_file, writing
 from backend.world.animation import FRAME_NAME
 from backend.world.camera import Camera
 from backend.world.path import Point, along
 from backend.world.view import Sight, View, draw, sight
-from backend.world.world import Check, Report, World
+from backend.world.world import World
 
 
 def sights_along(plan: JobPlan, camera: Camera, vertices: list[Point], frames: int) -> list[Sight]:

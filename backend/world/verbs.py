@@ -15,6 +15,7 @@ import numpy as np
 from backend.errors import OutputError
 from backend.jobs.checks import check_outputs
 from backend.jobs.plan import JobPlan
+from backend.progress import Check, Report
 from backend.protocol import FLYTHROUGH, PLACE, VIEW, WORLD_FIELDS, check_fields
 from backend.raster.grid import Grid
 from backend.raster.output import write_block, writing
@@ -24,7 +25,7 @@ from backend.world import view as views
 from backend.world.animation import check_animation, write_animation
 from backend.world.camera import Camera
 from backend.world.flythrough import fly, sights_along, tags_of_view
-from backend.world.world import Check, Report, World, plan_world
+from backend.world.world import World, plan_world
 
 Values = dict[str, Any]
 OF_JOB = ("input", *(field.name for field in WORLD_FIELDS if field.name != "world"))

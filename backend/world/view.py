@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from backend.cascade.engine import to_three_bands
 from backend.errors import ExtentError, PlanError
 from backend.jobs.plan import JobPlan
+from backend.progress import Check, Report
 from backend.raster.grid import Grid, Region
 from backend.raster.stretch import Stretch
 from backend.world.camera import Camera
 from backend.world.resampling import averaged, covered
-from backend.world.world import Check, Report, World
+from backend.world.world import World
 
 DIGITS = 12
 """Of a camera's metres per pixel; what differs by rounding errors only has equal pixels."""

@@ -20,14 +20,10 @@ from backend.jobs.plan import LOCAL, JobPlan, draft_plan
 from backend.jobs.renderer import BlockReport, Renderer
 from backend.jobs.runner import OTHER_DEVICE, SMALLER_BATCH
 from backend.models.bundle import find_bundle
+from backend.progress import Check, Report
 from backend.protocol import Job, data_home
 from backend.raster.grid import Grid, Region
 from backend.raster.source import Pixels, RasterSource
-
-Report = Callable[[int, int, str], None]
-"""Is told how much is done, of how much, and what it is."""
-Check = Callable[[], None]
-"""Is called after every network evaluation, and raises `Cancelled` or `Interrupted` to end the work."""
 
 WORLD_FILE = "world.json"
 MAX_STAGES = 6

@@ -1,15 +1,20 @@
 """``python -m backend`` as a user calls it."""
 
+import dataclasses
+import importlib
 import json
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from affine import Affine
+from PIL import Image
 
 from backend.__main__ import build_parser
+from backend.evaluation.commands import PROTOCOLS
 from backend.protocol import JOB_FIELDS, FieldError, Job, stage_paths
 
 DEGREES = Affine(1e-4, 0, 10.0, 0, -1e-4, 47.0)
@@ -169,3 +174,46 @@ def test_values_that_a_field_cannot_have_are_refused(wrong):
 )
 def test_where_stages_are_written(output, stages, paths):
     assert stage_paths(output, stages) == paths
+
+
+def parser_of(*names):
+    """The parser of a verb, or of a sub-verb."""
+    parser = build_parser()
+    for name in names:
+        parser = parser._subparsers._group_actions[0].choices[name]
+    return parser
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
+def test_every_option_of_a_protocol_is_a_field_of_its_settings(protocol):
+    settings = getattr(importlib.import_module(protocol.module), protocol.settings)
+    fields = {f.name: f.default for f in dataclasses.fields(settings)}
+    for action in parser_of("evaluate", protocol.name)._actions[1:]:
+        assert action.dest in fields
+        assert action.required or action.default == fields[action.dest], action.dest
+
+
+def test_evaluate_runs_a_protocol_and_prints_its_table(small_model, tmp_path):
+    path = tmp_path / "imagery/train/s2_amazon_10m/test_1.jpg"
+    path.parent.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    Image.fromarray(pixels).save(path)
+    options = ["--model", small_model.folder, "--data", tmp_path / "imagery", "--output", tmp_path / "out"]
+    done = backend("evaluate", "spectrum", *options, "--limit", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (tmp_path / "out" / "table.md").read_text().strip()
+    assert "| output m/px | chips | places |" in done.stdout
+
+
+def test_a_protocol_without_imagery_ends_in_a_sentence(tmp_path):
+    done = backend("evaluate", "spectrum", "--data", tmp_path / "none", "--output", tmp_path / "out")
+    assert done.returncode == 1 and "There is no folder of imagery" in done.stderr
+
+
+def test_augment_makes_a_manifest_of_variants(small_model, make_raster, tmp_path):
+    (tmp_path / "chips" / "a").mkdir(parents=True)
+    make_raster("chips/a/one.tif")
+    done = backend("augment", tmp_path / "chips", tmp_path / "out", "--model", small_model.folder, "--variants", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Written: {tmp_path / 'out' / 'manifest.csv'}\n"
+    assert len(list((tmp_path / "out" / "a").glob("one_v?.tif"))) == 2

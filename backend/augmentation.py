@@ -1,0 +1,182 @@
+"""``python -m backend augment``: labelled chips in, several generated variants of each out, ready for training.
+
+Each chip is averaged down by the model's scale, once or more, and generated again with several seeds (the "data engine"
+of MetaEarth): the layout stays, so its label does, and the detail is new.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from backend.cascade.block import fill_holes
+from backend.cascade.engine import Engine
+from backend.cascade.picture import Manner, render_stages
+from backend.errors import InputError, OutputError
+from backend.jobs.engines import open_engine
+from backend.models.bundle import find_bundle
+from backend.progress import Check, Report, watched
+from backend.protocol import ENGINE_VERSION, MAX_SEED
+from backend.raster.grid import Region
+from backend.raster.output import complete_file, to_type, write_block, writing
+from backend.raster.source import Pixels, RasterSource
+
+CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+GEOTIFF = (".tif", ".tiff")
+MANIFEST, SETTINGS = "manifest.csv", "augmentation.json"
+COLUMNS = ("file", "class", "source", "variant", "seed", "stages", "model", "model_sha256", "sha256")
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """What is made: ``variants`` of each chip under ``data``, averaged down and generated ``stages`` times.
+
+    ``source_resolution``: metres per pixel of chips without a CRS. ``only``: the chips to take, relative to ``data``.
+    """
+
+    data: Path
+    output: Path
+    model: str = "metaearth-lite"
+    variants: int = 5
+    stages: int = 1
+    seed: int = 0
+    source_resolution: float | None = None
+    consistency: float = 1.0
+    device: str = "auto"
+    precision: str = "auto"
+    only: tuple[Path, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One file to make; paths relative to the folders of chips and of results."""
+
+    source: Path
+    file: Path
+    number: int
+    seed: int
+
+
+def find_chips(data: Path) -> list[Path]:
+    """Every chip in the subfolders of ``data``, relative to it, sorted; `InputError` if there is none."""
+    found = sorted(p.relative_to(data) for p in data.rglob("*") if p.suffix.lower() in CHIPS and p.is_file())
+    labelled = [p for p in found if len(p.parts) > 1]
+    if not labelled:
+        raise InputError(f"There is no chip in {data}: it must have one folder a class, of GeoTIFF, PNG or JPEG files.")
+    return labelled
+
+
+def variants_of(chips: list[Path], count: int, seed: int) -> Iterator[Variant]:
+    """The files to make, chip by chip; a variant's seed follows from its chip's path: no two chips share one."""
+    sharing = Counter(chip.with_suffix("") for chip in chips)
+    for chip in chips:
+        shared = sharing[chip.with_suffix("")] > 1  # a.png beside a.jpg
+        name = chip.name.replace(".", "_") if shared else chip.stem
+        suffix = ".tif" if chip.suffix.lower() in GEOTIFF else ".png"
+        for number in range(1, count + 1):
+            own = zlib.crc32(f"{chip.as_posix()}|{seed}|{number}".encode()) & MAX_SEED
+            yield Variant(chip, chip.with_name(f"{name}_v{number}{suffix}"), number, own)
+
+
+def augment(settings: AugmentSettings, report: Report, check: Check) -> Path:
+    """Make what is not there yet, then write the manifest; its path."""
+    engine = open_engine(find_bundle(settings.model), settings.device, settings.precision)
+    chips = find_chips(settings.data) if settings.only is None else list(settings.only)
+    wanted = list(variants_of(chips, settings.variants, settings.seed))
+    settings.output.mkdir(parents=True, exist_ok=True)
+    _claim(settings, engine)
+    missing = [v for v in wanted if not (settings.output / v.file).is_file()]
+    for variant in watched(missing, "generating variants", report, check):
+        make_variant(engine, settings, variant, check)
+    return write_manifest(settings, engine, wanted)
+
+
+def _claim(settings: AugmentSettings, engine: Engine) -> None:
+    """Note what makes the folder's files; `OutputError` if those that are there were made otherwise."""
+    path = settings.output / SETTINGS
+    fields = {n: v for n, v in dataclasses.asdict(settings).items()
+              if n not in ("output", "variants", "device", "precision", "only")}
+    fields |= {"data": str(settings.data.resolve()), "model": engine.config.id, "model_sha256": engine.sha256}
+    if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != fields:
+        changed = ", ".join(sorted(n for n in fields if there.get(n) != fields[n]))
+        raise OutputError(f"{settings.output} holds variants made with another {changed}. Choose another folder.")
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+
+
+def area_average(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """(bands, rows, cols) -> (bands, rows / factor, cols / factor)."""
+    bands, rows, cols = values.shape
+    blocks = values.reshape(bands, rows // factor, factor, cols // factor, factor)
+    return blocks.mean(axis=(2, 4), dtype=np.float32)
+
+
+def make_variant(engine: Engine, settings: AugmentSettings, variant: Variant, check: Check) -> None:
+    """Average one chip down, generate it again, and write it with the chip's own grid, type and holes."""
+    with RasterSource(str(settings.data / variant.source), None, settings.source_resolution) as source:
+        grid, factor = source.grid, engine.config.network.scale**settings.stages
+        covered = Region(0, 0, *(-(-n // factor) * factor for n in (grid.height, grid.width)))
+        chip = source.read(covered)
+        if not chip.valid.any():
+            raise InputError(f"{variant.source} has no valid pixel: all are nodata.")
+        low = area_average(fill_holes(chip), factor)
+        manner = Manner(variant.seed, consistency=settings.consistency, stretch=source.stretch())
+        everywhere = np.ones(low.shape[1:], bool)
+        made = render_stages(engine, Pixels(low, everywhere), settings.stages, grid.pixel_size_m, manner, check)[-1]
+        inside = grid.region.slices()
+        pixels = Pixels(np.ascontiguousarray(made[(slice(None), *inside)]), chip.valid[inside])
+        _write(settings.output / variant.file, pixels, source, _tags(engine, settings, variant))
+
+
+def _tags(engine: Engine, settings: AugmentSettings, variant: Variant) -> dict[str, str]:
+    return {
+        "TIFFTAG_IMAGEDESCRIPTION": f"Synthetic detail generated by {engine.config.id}; not a measurement.",
+        "TIFFTAG_SOFTWARE": f"MetaEarth for QGIS {ENGINE_VERSION}",
+        "METAEARTH_SYNTHETIC": "YES",
+        "METAEARTH_SEED": str(variant.seed),
+        "METAEARTH_STAGE": f"{settings.stages} of {settings.stages}",
+        "METAEARTH_MODEL": engine.config.id,
+        "METAEARTH_MODEL_SHA256": engine.sha256,
+        "METAEARTH_SAMPLER": f"{engine.sampling.sampler}, {engine.sampling.steps} steps",
+        "METAEARTH_SOURCE": variant.source.as_posix(),
+    }
+
+
+def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        write_block(path, pixels, source.grid, source.dtype, source.nodata, source.needs_alpha, tags)
+        return
+    if source.dtype != np.uint8:
+        raise InputError(f"{source.path} has {source.dtype} pixels; PNG and JPEG chips must have 8 bits.")
+    typed = to_type(pixels.values, pixels.valid, source.dtype, None)
+    text = PngInfo()
+    for name, value in tags.items():
+        text.add_text("Description" if name == "TIFFTAG_IMAGEDESCRIPTION" else name, value)
+    picture = Image.fromarray(typed[0] if len(typed) == 1 else np.ascontiguousarray(typed.transpose(1, 2, 0)))
+    with complete_file(path) as partial, writing(path, typed.nbytes):
+        picture.save(partial, pnginfo=text)
+
+
+def write_manifest(settings: AugmentSettings, engine: Engine, wanted: list[Variant]) -> Path:
+    """manifest.csv: one line a variant, with the SHA-256 of the file as it lies there."""
+    path = settings.output / MANIFEST
+    with complete_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        lines = csv.writer(stream)
+        lines.writerow(COLUMNS)
+        for v in wanted:
+            digest = hashlib.sha256((settings.output / v.file).read_bytes()).hexdigest()
+            lines.writerow([v.file.as_posix(), v.file.parent.as_posix(), v.source.as_posix(), v.number, v.seed,
+                            settings.stages, engine.config.id, engine.sha256, digest])
+    return path
