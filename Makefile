@@ -11,7 +11,7 @@ INSTALL := $(if $(TORCH_BACKEND),$(PIP) $(UV) && $(BIN)/uv pip install --quiet -
 OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo cluster-demo bench test test-slow test-matrix lint lock lock-check install package train clean
+.PHONY: help setup system demo cluster-demo bench test test-slow test-matrix lint lock lock-check install package train science science-train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -76,6 +76,12 @@ install:  ## link the plugin into your own QGIS profile
 
 train: $(VENV)/.ready  ## train metaearth-lite from scratch on DATA=folder
 	$(BIN)/python -m backend train --config metaearth-lite --start none --data $(DATA) --output build/train/lite
+
+science-train: $(VENV)/.tools  ## train the checkpoints of docs/science.md on DATA=folder (hours)
+	$(BIN)/python scripts/science.py train $(DATA)
+
+science: $(VENV)/.tools  ## evaluate them on DATA=folder and write docs/science.md
+	$(BIN)/python scripts/science.py evaluate $(DATA)
 
 clean:  ## remove what was built, but for the environments
 	rm -rf build

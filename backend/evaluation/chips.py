@@ -101,7 +101,7 @@ def chips_of(pictures: list[Picture], tile: int, limit: int) -> dict[float, list
             found[chip.gsd_m].append(chip)
     chosen = {gsd: spread(chips, limit) for gsd, chips in found.items() if chips}
     if not chosen:
-        raise InputError(f"There is no such imagery of at least {tile} pixels a side in the folder.")
+        raise InputError(f"There is no imagery of this split of at least {tile} pixels a side in the folder.")
     return chosen
 
 

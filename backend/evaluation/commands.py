@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +111,6 @@ PROTOCOLS = (
             ("--stages", {"type": int, "default": 3, "help": "stages of the cascade"}),
             ("--robust", {"metavar": "MODEL", "help": "a bundle trained with high-order degradation"}),
             ("--plain", {"metavar": "MODEL", "help": "a bundle trained with bicubic inputs only"}),
-            ("--degrade", {"metavar": "MODULE:FUNCTION", "type": pkgutil.resolve_name, "help":
-             "makes degraded inputs: (picture (rows, cols, 3), scale, numpy Generator) -> (3, rows / scale, ...)"}),
             DATA, OUTPUT, SPLIT, limit(24, "chips a ground resolution"), FEATURES, CONSISTENCY, SEED, DEVICE,
         ),
     ),

@@ -50,5 +50,6 @@ def joined(device: str) -> Iterator[Processes]:
     own = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     try:
         yield Processes(distributed.get_rank(), ranks, own)
+        distributed.barrier()  # the first may still validate and save
     finally:
         distributed.destroy_process_group()

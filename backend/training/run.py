@@ -42,11 +42,15 @@ def train_bundle(
     """
     model, settings = _changed(config, assignments)
     initial = find_bundle(start).load().state_dict() if start else None
-    with joined(device) as processes:
+
+    def run(processes: Processes) -> int:
         pool = training_pool(data, settings.crop, settings.seed)
         trainer = Trainer(model, settings, pool, output, processes, initial, validation_pool(data), workers)
         trainer.run(report, check)
         return trainer.state.step
+
+    with joined(device) as processes:
+        return run(processes)  # a function of its own: what it holds must be gone before the processes part
 
 
 def smoke(config: str, assignments: list[str], device: str) -> str:
@@ -55,15 +59,14 @@ def smoke(config: str, assignments: list[str], device: str) -> str:
     What it took, in a sentence.
     """
     model, settings = _changed(config, assignments)
-    settings = dataclasses.replace(settings, epochs=0, steps=SMOKE_STEPS, validate_every=1)
-    with joined(device) as processes, tempfile.TemporaryDirectory() as folder:
-        pool = RandomPictures(settings.crop)
-        first = Trainer(model, settings, pool, Path(folder), processes, None, pool)
-        first.run(silent, go_on)
-        again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, Path(folder), processes)
+    settings = dataclasses.replace(settings, epochs=0, steps=SMOKE_STEPS)
+    with joined(device) as processes, tempfile.TemporaryDirectory() as name:
+        pool, folder = RandomPictures(settings.crop), Path(name)
+        # the first trainer is gone when the second is made: large networks fit into memory once
+        Trainer(model, settings, pool, folder, processes).run(silent, go_on)
+        again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, folder, processes)
         if again.state.step != SMOKE_STEPS:
             raise PlanError("The checkpoint was not found again.")
-        del first
         began = time.monotonic()
         loss = again.train_step()
         if not np.isfinite(loss):

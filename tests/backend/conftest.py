@@ -4,6 +4,8 @@ import dataclasses
 import os
 import subprocess
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in the backend; read when torch is loaded
+
 import numpy as np
 import pytest
 import rasterio

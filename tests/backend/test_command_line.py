@@ -15,7 +15,8 @@ from PIL import Image
 
 from backend.__main__ import build_parser
 from backend.evaluation.commands import PROTOCOLS
-from backend.protocol import JOB_FIELDS, FieldError, Job, stage_paths
+from backend.protocol import EVALUATE, JOB_FIELDS, VERBS, FieldError, Job, stage_paths
+from backend.verbs import MODULES
 
 DEGREES = Affine(1e-4, 0, 10.0, 0, -1e-4, 47.0)
 
@@ -142,6 +143,20 @@ def test_the_table_of_fields_and_the_job_agree():
     assert Job.from_dict(job.to_dict()) == job
 
 
+@pytest.mark.parametrize("verb", [v for v in VERBS.values() if v is not EVALUATE], ids=lambda v: v.name)
+def test_every_field_of_a_verb_is_an_argument(verb):
+    given = [word for f in verb.fields if f.positional for word in (["3"] if f.kind == "number" else [f.name])]
+    named = [word for f in verb.fields if f.required and not f.positional for word in (f.option, f.name)]
+    parsed = build_parser().parse_args([verb.name, *given, *named])
+    assert {field.name for field in verb.fields} <= set(vars(parsed))
+    assert verb.name in MODULES and all(field.help and field.label for field in verb.fields)
+
+
+def test_the_table_and_the_command_have_the_same_protocols():
+    choices = next(field.choices for field in EVALUATE.fields if field.name == "protocol")
+    assert choices == tuple(protocol.name for protocol in PROTOCOLS)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -215,5 +230,6 @@ def test_augment_makes_a_manifest_of_variants(small_model, make_raster, tmp_path
     make_raster("chips/a/one.tif")
     done = backend("augment", tmp_path / "chips", tmp_path / "out", "--model", small_model.folder, "--variants", 2)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Written: {tmp_path / 'out' / 'manifest.csv'}\n"
+    assert done.stdout == f"2 variants in {tmp_path / 'out'}, listed in manifest.csv.\n"
+    assert (tmp_path / "out" / "manifest.csv").is_file()
     assert len(list((tmp_path / "out" / "a").glob("one_v?.tif"))) == 2

@@ -156,20 +156,10 @@ def test_a_picture_of_one_window_is_one_window(small_model):
     assert picture_lattice(small_model.config, 68, 40).margin == 12
 
 
-def lost(picture, scale, rng):
-    """Blur, noise and strong JPEG compression, then the area average."""
-    import io
-
-    noisy = low_resolution(picture, 2).repeat(2, axis=1).repeat(2, axis=2) + rng.normal(0, 15, (3, *picture.shape[:2]))
-    stream = io.BytesIO()
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(stream, "JPEG", quality=30)
-    return low_resolution(np.asarray(Image.open(stream), np.float32), scale)
-
-
 def test_the_ablations_compare_one_shot_and_degradation(small_model, one_shot, imagery, features, tmp_path):
     model = str(small_model.folder)
     settings = AblationSettings(
-        imagery, tmp_path, model, str(one_shot[16].folder), 2, model, model, lost, limit=2, features=str(features),
+        imagery, tmp_path, model, str(one_shot[16].folder), 2, model, model, limit=2, features=str(features),
         device="cpu",
     )
     ablations(settings, silent, go_on)

@@ -200,3 +200,42 @@ def test_models_and_clusters_are_told(child, small_model, tmp_path):
     assert "no model bundle" in child.answer(2)[0]["error"]["message"]
     child.send("cluster", {"executor": str(tmp_path / "none.json")}, 3)
     assert "No Dask scheduler answers" in child.answer(3)[0]["error"]["message"]
+
+
+def test_a_verb_runs_with_progress_and_tells_its_outcome(child, make_raster, tmp_path):
+    values = {"sources": [make_raster(height=64, width=64)], "output": str(tmp_path / "set"), "chip": 32,
+              "halvings": 0, "cell_km": 1000, "workers": 1}
+    child.send("run", {"verb": "prepare", "values": values}, 1)
+    answer, progress = child.answer(1)
+    told = answer["result"]
+    assert told["train"] + told["validation"] + told["test"] == 4 and "| split | chips |" in told["text"]
+    assert progress[-1]["params"]["windows_done"] == 4 and progress[-1]["params"]["fraction"] == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"verb": "dance"}, "There is no verb 'dance'"),
+        ({"verb": "train", "values": {"colour": 1}}, "There is no field named colour."),
+        ({"verb": "prepare", "values": {"output": "x"}}, "Imagery is missing."),
+        ({"verb": "augment", "values": {"data": "nowhere", "output": "x"}}, "There is no chip in nowhere"),
+    ],
+)
+def test_a_verb_that_cannot_run_says_why(child, params, sentence):
+    child.send("run", params, 1)
+    answer, _ = child.answer(1)
+    assert answer["error"]["message"].startswith(sentence)
+
+
+def test_a_cancelled_verb_ends(child, small_model, tmp_path, make_raster):
+    for number in range(3):
+        (tmp_path / "chips" / "a").mkdir(parents=True, exist_ok=True)
+        make_raster(f"chips/a/{number}.tif", height=200, width=200)
+    values = {"data": str(tmp_path / "chips"), "output": str(tmp_path / "more"), "variants": 50, "device": "cpu",
+              "model": str(small_model.folder), "precision": "float32"}
+    child.send("run", {"verb": "augment", "values": values}, 1)
+    assert child.read()["method"] == "progress"
+    child.send("cancel", {"id": 1})
+    answer, _ = child.answer(1)
+    assert answer["error"]["data"]["condition"] == "cancelled"
+    assert not (tmp_path / "more" / "manifest.csv").exists()

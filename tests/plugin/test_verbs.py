@@ -25,7 +25,7 @@ from qgis_support import write_raster
 
 pytestmark = pytest.mark.usefixtures("qgis_processing")
 
-VERBS = ("view", "flythrough", "placepicture", "preparetrainingdata", "trainmodel")
+VERBS = ("view", "flythrough", "placepicture", "preparetrainingdata", "trainmodel", "augmentdataset", "evaluate")
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -166,3 +166,30 @@ def test_what_cannot_be_trained_is_a_sentence(tmp_path):
     with pytest.raises(QgsProcessingException, match="There is no training setting 'speed'"):
         processing.run("metaearth:trainmodel", {"CONFIG": "tiny", "DATA": str(tmp_path), "SET": "speed=9",
                                                 "OUTPUT": str(tmp_path / "mine")})
+
+
+def test_labelled_chips_get_variants_with_their_georeference(tmp_path):
+    for name in ("beach", "forest"):
+        (tmp_path / "chips" / name).mkdir(parents=True)
+        write_raster(tmp_path / "chips" / name / "a.tif", 32)
+    found = processing.run("metaearth:augmentdataset", {
+        "DATA": str(tmp_path / "chips"), "OUTPUT": str(tmp_path / "more"), "MODEL": "tiny", "VARIANTS": 2})
+    assert found["COUNT"] == 4 and Path(found["MANIFEST"]).read_text().count("beach") == 6
+    made, chip = (gdal.Open(str(tmp_path / p)) for p in ("more/beach/a_v1.tif", "chips/beach/a.tif"))
+    assert made.GetGeoTransform() == chip.GetGeoTransform() and made.GetProjection() == chip.GetProjection()
+    assert not np.array_equal(made.ReadAsArray(), chip.ReadAsArray())
+
+
+def test_an_evaluation_ends_in_a_table(tmp_path):
+    folder = tmp_path / "imagery" / "train" / "s2_amazon_10m"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (300, 300, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"test_{number}.jpg", quality=95)
+    found = processing.run("metaearth:evaluate", {
+        "PROTOCOL": "spectrum", "DATA": str(tmp_path / "imagery"), "OUTPUT": str(tmp_path / "told"), "MODEL": "tiny",
+        "SET": "limit=1 device=cpu"})
+    assert "octave" in Path(found["TABLE"]).read_text()
+    with pytest.raises(QgsProcessingException, match="unrecognized arguments: --colour blue"):
+        processing.run("metaearth:evaluate", {"PROTOCOL": "spectrum", "DATA": str(tmp_path), "OUTPUT": str(tmp_path),
+                                              "MODEL": "tiny", "SET": "colour=blue"})

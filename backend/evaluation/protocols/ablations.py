@@ -7,11 +7,11 @@ both on clean and on degraded inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from backend.cascade.engine import Engine
@@ -28,9 +28,8 @@ from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
 from backend.models.feature_network import FEATURE_MODEL
 from backend.progress import Check, Report
+from backend.training.degradation import degrade, draw
 
-Degrade = Callable[[Pixels, int, np.random.Generator], Pixels]
-"""(picture (rows, cols, 3) in 0..255, scale, random numbers) -> degraded (3, rows / scale, cols / scale) in 0..255."""
 NOTES = (
     "Distances as in `evaluate fid`. Octave power: generated over real, the three octaves below the Nyquist frequency."
     " Consistency: the result averaged down against the clean input. Brackets: 95 % bootstrap intervals over places.",
@@ -42,7 +41,7 @@ class AblationSettings:
     """Which bundles are compared; what is not named is left out.
 
     ``one_shot`` has the scale of ``stages`` stages of ``model``. ``robust`` was trained with high-order degradation,
-    ``plain`` with bicubic inputs only; ``degrade`` makes the degraded inputs.
+    ``plain`` with bicubic inputs only.
     """
 
     data: Path
@@ -52,7 +51,6 @@ class AblationSettings:
     stages: int = 3
     robust: str | None = None
     plain: str | None = None
-    degrade: Degrade | None = None
     split: str = "validation"
     limit: int = 24
     features: str = FEATURE_MODEL
@@ -138,9 +136,10 @@ def _degradation_trials(settings: AblationSettings, chips: list[Chip], check: Ch
         return []
     scale = engines[0].config.network.scale
     rng = np.random.default_rng(settings.seed)
-    inputs = {"clean": [low_resolution(chip.pixels, scale, "bicubic") for chip in chips]}
-    if settings.degrade:
-        inputs["degraded"] = [settings.degrade(chip.pixels, scale, rng) for chip in chips]
+    inputs = {
+        "clean": [low_resolution(chip.pixels, scale, "bicubic") for chip in chips],
+        "degraded": [degraded(chip.pixels, scale, rng) for chip in chips],
+    }
     trials = []
     for given, lows in inputs.items():
         trials.append(Trial("degradation", given, "bicubic", bicubic(scale), lows, None))
@@ -148,6 +147,12 @@ def _degradation_trials(settings: AblationSettings, chips: list[Chip], check: Ch
             make = generator(engine, settings.consistency, check)
             trials.append(Trial("degradation", given, engine.config.id, make, lows, engine))
     return trials
+
+
+def degraded(picture: Pixels, scale: int, rng: np.random.Generator) -> Pixels:
+    """A high-order degradation drawn from ``rng``: (rows, cols, 3) -> (3, rows / scale, cols / scale), in 0..255."""
+    image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32) / 255)
+    return degrade(image, scale, draw(rng), rng).numpy() * 255
 
 
 def run_trial(
