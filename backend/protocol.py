@@ -235,7 +235,6 @@ JOB_FIELDS: Tuple[JobField, ...] = (
 
 FIELDS: Dict[str, JobField] = {field.name: field for field in JOB_FIELDS}
 
-
 WORLD_FIELDS: Tuple[JobField, ...] = (
     FIELDS["model"],
     FIELDS["seed"],
@@ -243,7 +242,7 @@ WORLD_FIELDS: Tuple[JobField, ...] = (
         FIELDS["stages"], advanced=True,
         help="How many times pixels can become four times finer. Empty: what the model's ground resolution allows."),
     *(FIELDS[name] for name in ("bands", "stretch", "sampler", "steps", "noise", "overlap", "consistency",
-                                  "source_resolution", "device", "precision")),
+                                "source_resolution", "device", "precision")),
     JobField("world", "folder", "World folder",
              "Folder that keeps what is made, for the next look. Empty: one in the account's MetaEarth folder, of this"
              " source, model and seed.", advanced=True),
@@ -256,6 +255,7 @@ CAMERA_FIELDS: Tuple[JobField, ...] = (
     JobField("field_of_view", "number", "Field of view (degrees)", "The camera's angle across the image.",
              default=60.0, minimum=0.01, maximum=179.0),
 )
+
 
 @dataclass(frozen=True)
 class Output:

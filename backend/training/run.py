@@ -112,4 +112,3 @@ class RandomPictures:
     def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
         """Always the same."""
         return Picture(self.pixels, 1.0, "random", Path("random")), 1
-

@@ -119,4 +119,3 @@ def transformed(places: List[Tuple[float, float, float]], to_source: QgsCoordina
     line = QgsGeometry.fromPolylineXY([QgsPointXY(x, y) for x, y, _ in places])
     line.transform(to_source)
     return [[v.x(), v.y(), altitude] for v, (_, _, altitude) in zip(line.vertices(), places)]
-

@@ -248,7 +248,7 @@ def test_a_kept_job_of_a_service_can_be_resumed(dock, module, tiles, tmp_path):
     dock.stop(keep=True)
     events_until(lambda: not dock.runs)
     dock.resume(str(tmp_path / "web.tif.metaearth-job"), "web")
-    events_until(lambda: not dock.runs)
+    events_until(lambda: not dock.runs, 240)
     assert dock.run_box.label.text().startswith("Done") and (tmp_path / "web.tif").exists()
     assert not any((module("backend.protocol").data_home() / "snapshots").iterdir())
 
