@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from backend.training.chips import SPLITS, ChipRecord, ChipSet
 
-SHEET_COLUMNS, SHEET_ROWS, THUMBNAIL = 12, 10, 96
+SHEET_COLUMNS, SHEET_ROWS, THUMBNAIL, LABEL = 12, 10, 96, 64
 SAMPLED = 500
 """Chips that the mean colour is taken from."""
 
@@ -63,13 +63,15 @@ def contact_sheet(chips: ChipSet) -> Image.Image | None:
     if not sizes:
         return None
     sizes = [sizes[i] for i in np.unique(np.linspace(0, len(sizes) - 1, SHEET_ROWS).round().astype(int))]
-    sheet = Image.new("RGB", (SHEET_COLUMNS * THUMBNAIL, len(sizes) * THUMBNAIL), "white")
+    sheet = Image.new("RGB", (LABEL + SHEET_COLUMNS * THUMBNAIL, len(sizes) * THUMBNAIL), "white")
+    drawing = ImageDraw.Draw(sheet)
     for row, size in enumerate(sizes):
+        drawing.text((6, row * THUMBNAIL + THUMBNAIL // 2 - 6), f"{size:g} m", fill="black")
         numbers = [i for i, r in enumerate(chips.records) if r.gsd_m == size]
         chosen = np.unique(np.linspace(0, len(numbers) - 1, SHEET_COLUMNS).round().astype(int))
         for column, k in enumerate(chosen):
             thumbnail = Image.fromarray(chips.read(numbers[k])).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-            sheet.paste(thumbnail, (column * THUMBNAIL, row * THUMBNAIL))
+            sheet.paste(thumbnail, (LABEL + column * THUMBNAIL, row * THUMBNAIL))
     return sheet
 
 

@@ -214,7 +214,8 @@ def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
     writer = QgsRasterFileWriter(path)
     writer.setOutputProviderKey("gdal")
     writer.setOutputFormat("GTiff")
-    writer.setCreateOptions(["COMPRESS=DEFLATE", "TILED=YES", "BIGTIFF=IF_SAFER"])
+    options = getattr(writer, "setCreationOptions", None) or writer.setCreateOptions  # its name until QGIS 3.42
+    options(["COMPRESS=DEFLATE", "TILED=YES", "BIGTIFF=IF_SAFER"])
     pipe = QgsRasterPipe()
     if not pipe.set(provider.clone()):
         raise LayerError(tr("The layer {} cannot be read.").format(source.name))

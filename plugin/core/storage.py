@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Dict
 
 KINDS = {"environment": ("env", "python", "bin"), "downloads": ("cache",), "models": ("models",),
-         "snapshots": ("snapshots",), "logs": ("logs",)}
-CLEARED = ("downloads", "snapshots", "logs")
+         "snapshots": ("snapshots",), "worlds": ("worlds",), "logs": ("logs",)}
+CLEARED = ("downloads", "snapshots", "worlds", "logs")
 
 
 def sizes(home: Path) -> Dict[str, int]:
@@ -19,7 +19,7 @@ def sizes(home: Path) -> Dict[str, int]:
 
 
 def clear(home: Path) -> None:
-    """Delete downloads, snapshots and logs; environment and models stay."""
+    """Delete downloads, snapshots, worlds and logs; environment and models stay."""
     for kind in CLEARED:
         for name in KINDS[kind]:
             for path in (home / name).glob("*"):

@@ -76,7 +76,7 @@ class OptionsPage(QgsOptionsPageWidget):
         layout.addWidget(self.storage_label)
         row = QHBoxLayout()
         row.addWidget(_button(tr("Set up the backend…"), set_up))
-        row.addWidget(_button(tr("Delete downloads, copies and logs"), self._clear))
+        row.addWidget(_button(tr("Delete downloads, copies, worlds and logs"), self._clear))
         row.addStretch(1)
         layout.addLayout(row)
         return box
@@ -149,7 +149,7 @@ class OptionsPage(QgsOptionsPageWidget):
         if sip.isdeleted(self) or error or not found:
             return
         names = {"environment": tr("environment"), "downloads": tr("downloads"), "models": tr("models"),
-                 "snapshots": tr("copies of layers"), "logs": tr("logs")}
+                 "snapshots": tr("copies of layers"), "worlds": tr("worlds"), "logs": tr("logs")}
         text = "; ".join(f"{names[kind]} {size_text(size)}" for kind, size in found.items())
         self.storage_label.setText(f"{data_home()}\n{text}")
 

@@ -106,9 +106,10 @@ def test_the_backends_sentence_is_the_exception(scene):
         run(INPUT=scene, MODEL="unknown")
 
 
-def test_all_stages_are_loaded_with_names_and_provenance(qgis_new_project, algorithm, tmp_path):
-    from processing.gui.Postprocessing import handleAlgorithmResults
+def test_all_stages_are_loaded_with_names_and_provenance(qgis_new_project, algorithm, tmp_path, monkeypatch):
+    from processing.gui import Postprocessing
 
+    monkeypatch.setattr(Postprocessing, "iface", None, raising=False)  # there is no window, hence no layer tree's view
     source = QgsRasterLayer(write_raster(tmp_path / "small.tif", 16), "Valley")
     output = QgsProcessingOutputLayerDefinition(str(tmp_path / "o.tif"), QgsProject.instance())
     values = {"INPUT": source, "OUTPUT": output, "STAGES": 2, "MODEL": "tiny", "SEED": 3}
@@ -116,7 +117,7 @@ def test_all_stages_are_loaded_with_names_and_provenance(qgis_new_project, algor
     wait_for(lambda: finished(result), 120)
     gc.collect()
     context, feedback = task.parts
-    assert handleAlgorithmResults(algorithm, context, feedback, parameters=values)
+    assert Postprocessing.handleAlgorithmResults(algorithm, context, feedback, parameters=values)
     layers = {layer.name(): layer for layer in QgsProject.instance().mapLayers().values()}
     assert set(layers) == {"Valley – 2.5 m, tiny, seed 3 (synthetic)", "Valley – 0.625 m, tiny, seed 3 (synthetic)"}
     for layer in layers.values():
