@@ -71,6 +71,10 @@ def evaluate(data: Path) -> None:
                         "--variants", 5, "--seeds", 3, "--steps", 300, "--size", 56, "--source-resolution", 0.3],
         "spectrum": ["spectrum", "--model", "metaearth-lite", "--limit", 8, *shared],
     }
+    pictures = ROOT / "docs" / "science"
+    pictures.mkdir(parents=True, exist_ok=True)
+    degradations().save(pictures / "degradation.jpg", quality=88)
+    loss_curves().save(pictures / "loss.png")
     for name, arguments in runs.items():
         backend("evaluate", *arguments, "--output", BUILD / "tables" / name)
     write_page(list(runs))
@@ -79,8 +83,6 @@ def evaluate(data: Path) -> None:
 def write_page(names: list[str]) -> None:
     """docs/science.md from the tables, and its pictures."""
     pictures = ROOT / "docs" / "science"
-    pictures.mkdir(parents=True, exist_ok=True)
-    loss_curves().save(pictures / "loss.png")
     parts = [(ROOT / "scripts" / "science_head.md").read_text(encoding="utf-8").rstrip()]
     for name in names:
         folder = BUILD / "tables" / name
@@ -91,6 +93,26 @@ def write_page(names: list[str]) -> None:
             Image.open(picture).convert("RGB").save(target, quality=88)
             parts.append(f"![{name}, {picture.stem}](science/{target.name})")
     (ROOT / "docs" / "science.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def degradations(chips: int = 5, draws: int = 5) -> Image.Image:
+    """Held-out chips, what area averaging makes of them, and some high-order degradations, enlarged fourfold."""
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+
+    from backend.training.chips import ChipSet
+    from backend.training.degradation import degrade, draw
+
+    found, rng = ChipSet(BUILD / "chips", "validation"), np.random.default_rng(4)
+    lines = []
+    for number in np.linspace(0, len(found) - 1, chips).round().astype(int):
+        real = torch.from_numpy(found.read(int(number)).copy()).permute(2, 0, 1)[:, :192, :192] / 255
+        lows = [F.avg_pool2d(real[None], 4)[0], *(degrade(real, 4, draw(rng), rng) for _ in range(draws))]
+        enlarged = [low.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2) for low in lows]
+        lines.append(torch.cat([real, *enlarged], dim=2))
+    pixels = (torch.cat(lines, dim=1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(pixels.numpy())
 
 
 def loss_curves(width: int = 900, height: int = 420) -> Image.Image:
@@ -123,4 +145,5 @@ def loss_curves(width: int = 900, height: int = 420) -> Image.Image:
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] not in ("train", "evaluate"):
         sys.exit(__doc__)
+    sys.path.insert(0, str(ROOT))
     {"train": train, "evaluate": evaluate}[sys.argv[1]](Path(sys.argv[2]).absolute())

@@ -28,6 +28,8 @@ from backend.training.statistics import describe_set
 PLAN_FILE = "plan.json"
 BLANK_SD = 1.5
 """Grey levels: a chip of a smaller standard deviation shows nothing."""
+COLLAR = 0.05
+"""Largest share of black or white pixels: mosaics have such collars, also where no nodata value is declared."""
 CLOUD_DARKEST, CLOUD_COLOUR = 200, 30
 """A pixel may be cloud where its darkest band is above the one and its bands differ by less than the other."""
 
@@ -127,12 +129,14 @@ def split_at(imagery: Imagery, region: Region, cells: Cells) -> str | None:
 
 
 def unfit(pixels: NDArray[np.uint8], valid: NDArray[np.bool_], max_cloud: float) -> str | None:
-    """Why a chip is dropped: "nodata", "blank" or "cloud"; None if it is kept."""
+    """Why a chip is dropped: "nodata", "blank", "collar" or "cloud"; None if it is kept."""
     if not valid.all():
         return "nodata"
     if pixels.astype(np.float32).std(axis=(0, 1)).max() < BLANK_SD:
         return "blank"
     darkest = pixels.min(axis=2)
+    if ((darkest >= 254) | (pixels.max(axis=2) <= 1)).mean() > COLLAR:
+        return "collar"
     cloud = (darkest > CLOUD_DARKEST) & (pixels.max(axis=2) - darkest < CLOUD_COLOUR)
     return "cloud" if cloud.mean() > max_cloud else None
 

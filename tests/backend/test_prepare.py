@@ -190,6 +190,16 @@ def test_clouds_holes_and_blanks_are_dropped():
     assert unfit(np.full((16, 16, 3), 90, np.uint8), valid, 0.5) == "blank"
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_the_collar_of_a_mosaic_is_no_imagery(value):
+    pixels = np.random.default_rng(0).integers(40, 120, (16, 16, 3), np.uint8)
+    valid = np.ones((16, 16), bool)
+    pixels[:, :1] = value
+    assert unfit(pixels, valid, 1.0) == "collar"
+    pixels[4:, :1] = 80
+    assert unfit(pixels, valid, 1.0) is None
+
+
 def test_what_was_dropped_is_counted(make_raster, tmp_path):
     values = np.random.default_rng(0).integers(40, 120, (3, 48, 48))
     values[:, :16, :16] = 7
