@@ -9,6 +9,8 @@ import sys
 from functools import lru_cache
 from typing import NamedTuple, Optional, Tuple
 
+from .translate import tr
+
 SMI = "nvidia-smi"
 SMI_WINDOWS = r"C:\Windows\System32\nvidia-smi.exe"
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
@@ -60,18 +62,18 @@ def torch_build(gpu: Optional[Gpu], system: str = sys.platform, machine: str = "
     machine = machine or hardware()
     if system == "darwin":
         if machine != "arm64":
-            return TorchBuild(None, "torch is no longer built for Macs with Intel processors.")
-        return TorchBuild("cpu", "Macs use torch's only build.")
+            return TorchBuild(None, tr("torch is no longer built for Macs with Intel processors."))
+        return TorchBuild("cpu", tr("Macs use torch's only build."))
     if gpu is None:
-        return TorchBuild("cpu", "No NVIDIA driver answers, so the network will run on the processor.")
-    name = f"{gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}, driver {gpu.driver})"
+        return TorchBuild("cpu", tr("No NVIDIA driver answers, so the network will run on the processor."))
+    name = tr("{} (compute capability {}.{}, driver {})").format(gpu.name, *gpu.capability, gpu.driver)
     if gpu.capability >= (7, 5) and gpu.driver >= 580:
-        return TorchBuild("cu130", f"{name} runs CUDA 13.0.")
+        return TorchBuild("cu130", tr("{} runs CUDA 13.0.").format(name))
     if (5, 0) <= gpu.capability < (10, 0) and gpu.driver >= 560:
-        return TorchBuild("cu126", f"{name} runs CUDA 12.6.")
+        return TorchBuild("cu126", tr("{} runs CUDA 12.6.").format(name))
     if gpu.capability < (5, 0):
-        return TorchBuild("cpu", f"{name} is older than torch's builds for GPUs, so the processor is used.")
-    return TorchBuild("cpu", f"{name} needs a newer driver; with that one, run the set-up again.")
+        return TorchBuild("cpu", tr("{} is older than torch's builds for GPUs, so the processor is used.").format(name))
+    return TorchBuild("cpu", tr("{} needs a newer driver; with that one, run the set-up again.").format(name))
 
 
 def hardware() -> str:

@@ -129,7 +129,7 @@ class BackendProcess(QObject):
                                      "Restart QGIS to try once more.").format(self._crashes))
         python = backend_python(self._root, self._home)
         if not python.path:
-            return tr(python.sentence)
+            return python.sentence
         try:
             process = self._prepare()
         except OSError as error:

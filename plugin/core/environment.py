@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from .translate import tr
+
 SETTING = "python.txt"
 READY = "metaearth-ready.json"
 """In an environment of ours that is complete: what its smoke test told."""
@@ -20,10 +22,13 @@ VARIABLE = "METAEARTH_PYTHON"
 REMOVED_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONEXECUTABLE", "PYTHONUSERBASE", "VIRTUAL_ENV",
                      "LD_LIBRARY_PATH", "LD_PRELOAD")
 REMOVED_PREFIXES = ("QGIS_", "PROJ_", "GDAL_", "DYLD_", "QT_")
-MISSING = (
-    "MetaEarth's backend has no Python environment yet. Choose Raster > MetaEarth > Set up the backend, or run"
-    " `python3 -m plugin.core.environment --set-up` in the plugin's folder (in a checkout: `make setup`)."
-)
+
+
+def missing() -> str:
+    """What to do where there is no environment."""
+    return tr(
+        "MetaEarth's backend has no Python environment yet. Choose Raster > MetaEarth > Set up the backend, or run "
+        "`python3 -m plugin.core.environment --set-up` in the plugin's folder (in a checkout: `make setup`).")
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ def backend_python(root: Path, home: Path) -> BackendPython:
         if is_interpreter(path):
             return BackendPython(path, f"{path} ({origin})")
         if chosen:
-            return BackendPython(None, f"{path}, named by {origin}, is not a Python that can be started.")
-    return BackendPython(None, MISSING)
+            return BackendPython(None, tr("{}, named by {}, is not a Python that can be started.").format(path, origin))
+    return BackendPython(None, missing())
 
 
 def is_interpreter(path: Path) -> bool:
@@ -52,7 +57,7 @@ def is_interpreter(path: Path) -> bool:
 def save_choice(path: Path, home: Path) -> Path:
     """The setting file, written, that makes ``path`` the backend's interpreter; ValueError if it is none."""
     if not is_interpreter(path):
-        raise ValueError(f"{path} is not a Python that can be started.")
+        raise ValueError(tr("{} is not a Python that can be started.").format(path))
     home.mkdir(parents=True, exist_ok=True)
     setting = home / SETTING
     setting.write_text(f"{Path(os.path.abspath(path))}\n", encoding="utf-8")
@@ -68,7 +73,8 @@ def _candidates(root: Path, home: Path) -> List[Tuple[Path, str, bool]]:
     """Path, origin and whether the user chose it by name, in order of precedence."""
     named = [(os.environ.get(VARIABLE, ""), VARIABLE), (_saved_choice(home), str(home / SETTING))]
     chosen = [(Path(text), origin, True) for text, origin in named if text]
-    own, checkout = (home / "env", "MetaEarth's own environment"), (root / ".venv", "the checkout's environment")
+    own = (home / "env", tr("MetaEarth's own environment"))
+    checkout = (root / ".venv", tr("the checkout's environment"))
     found = [own, checkout] if (home / "env" / READY).is_file() else [checkout]
     return chosen + [(interpreter_in(folder), origin, False) for folder, origin in found]
 

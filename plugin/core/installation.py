@@ -26,6 +26,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 from .accelerator import NO_WINDOW, TorchBuild, find_gpu, hardware, torch_build
 from .environment import READY, SETTING, interpreter_in, without_qgis
+from .translate import tr
 
 UV = "0.13.9"
 UV_WHEELS = {
@@ -86,22 +87,22 @@ class Setup:
         if chosen.name is None:
             raise SetupError(chosen.reason)
         with self._alone():
-            self.tell(f"torch build {chosen.name}: {chosen.reason}")
+            self.tell(tr("torch build {}: {}").format(chosen.name, chosen.reason))
             self._check_space(chosen.name)
             uv = self._uv()
             self._make(uv)
             self._install(uv, chosen.name)
             found = self._smoke_test()
             if chosen.name.startswith("cu") and found["device"] == "cpu":
-                self.tell("The GPU build does not reach the GPU, so the processor's build is installed. A newer driver "
-                          "usually helps: update it, then set MetaEarth up again.")
+                self.tell(tr("The GPU build does not reach the GPU, so the processor's build is installed. A newer "
+                             "driver usually helps: update it, then set MetaEarth up again."))
                 self._install(uv, "cpu")
                 found = self._smoke_test()
-                chosen = TorchBuild("cpu", "the GPU build did not reach the GPU")
+                chosen = TorchBuild("cpu", tr("the GPU build did not reach the GPU"))
             stamp = {**found, "build": chosen.name, "reason": chosen.reason, "lock": lock_digest(self.root)}
             (self.env / READY).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
             (self.home / SETTING).unlink(missing_ok=True)  # an earlier choice would still come first
-            self.tell(f"Ready: Python {found['python']}, torch {found['torch']}, on {found['device']}.")
+            self.tell(tr("Ready: Python {}, torch {}, on {}.").format(found["python"], found["torch"], found["device"]))
             return stamp
 
     @property
@@ -128,9 +129,9 @@ class Setup:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            raise SetupError(f"Another set-up is at work. If none is, delete {lock}.") from None
+            raise SetupError(tr("Another set-up is at work. If none is, delete {}.").format(lock)) from None
         except OSError as error:
-            raise SetupError(f"{self.home} cannot be written: {error.strerror}.") from error
+            raise SetupError(tr("{} cannot be written: {}.").format(self.home, error.strerror)) from error
         try:
             yield
         finally:
@@ -139,9 +140,9 @@ class Setup:
     def _check_space(self, build: str) -> None:
         needed, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
         if free < needed:
-            raise SetupError(f"The environment needs up to {needed / 1e9:.0f} GB in {self.home}, and "
-                             f"{free / 1e9:.1f} GB are free. Free some space, or set METAEARTH_HOME to a folder on "
-                             "another disk.")
+            raise SetupError(tr("The environment needs up to {:.0f} GB in {}, and {:.1f} GB are free. Free some space, "
+                                "or set METAEARTH_HOME to a folder on another disk.").format(
+                                    needed / 1e9, self.home, free / 1e9))
 
     def _uv(self) -> Path:
         """uv of our version: fetched before, or from the wheels, or from the package index, checked by its hash."""
@@ -150,15 +151,15 @@ class Setup:
             return own
         key = (sys.platform, hardware())
         if key not in UV_WHEELS:
-            raise SetupError(f"There is no set-up for {' '.join(key)}; make a Python environment with torch and "
-                             "rasterio yourself and name it with --use.")
+            raise SetupError(tr("There is no set-up for {}; make a Python environment with torch and rasterio yourself "
+                                "and name it with --use.").format(" ".join(key)))
         tag, digest = UV_WHEELS[key]
         name = f"uv-{UV}-py3-none-{tag}.whl"
         wheel = self.wheels / name if self.wheels else self.home / "cache" / name
         if self.wheels is None and not _has_digest(wheel, digest):
             self._download(name, wheel)
         if not _has_digest(wheel, digest):
-            raise SetupError(f"{wheel} is missing or damaged.")
+            raise SetupError(tr("{} is missing or damaged.").format(wheel))
         own.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheel) as archive, archive.open(f"uv-{UV}.data/scripts/{own.name}") as packed:
             own.write_bytes(packed.read())
@@ -168,7 +169,7 @@ class Setup:
     def _download(self, name: str, path: Path) -> None:
         """A file of the project uv from the package index; proxies are those of the environment."""
         index = (os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL") or INDEX).rstrip("/") + "/uv/"
-        self.tell(f"Downloading {name}")
+        self.tell(tr("Downloading {}").format(name))
         try:
             with urllib.request.urlopen(index, timeout=60) as page:  # nosec B310 - what comes is checked by its hash
                 text = page.read().decode("utf-8")
@@ -181,8 +182,8 @@ class Setup:
                 shutil.copyfileobj(stream, out)
             part.replace(path)
         except (OSError, ValueError) as error:
-            raise SetupError(f"uv cannot be downloaded ({error}). Check the network and the proxy (HTTPS_PROXY), or "
-                             "use a folder of wheels.") from error
+            raise SetupError(tr("uv cannot be downloaded ({}). Check the network and the proxy (HTTPS_PROXY), or use a "
+                                "folder of wheels.").format(error)) from error
 
     def _make(self, uv: Path) -> None:
         """The empty environment, unless an earlier try has left it."""
@@ -225,9 +226,9 @@ class Setup:
         finally:
             status = process.wait()
         if self.cancelled():
-            raise SetupCancelled("The set-up was stopped; what is downloaded is kept for the next try.")
+            raise SetupCancelled(tr("The set-up was stopped; what is downloaded is kept for the next try."))
         if status:
-            raise SetupError("The set-up failed: " + CREDENTIALS.sub(r"\1***@", " ".join(lines[-4:])))
+            raise SetupError(tr("The set-up failed: {}").format(CREDENTIALS.sub(r"\1***@", " ".join(lines[-4:]))))
         return lines
 
     def _watch(self, process: subprocess.Popen) -> None:

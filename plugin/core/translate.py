@@ -1,10 +1,11 @@
-"""Translation of what users read."""
+"""Translation of what users read; in a terminal, outside QGIS, everything stays as it is."""
 
 from __future__ import annotations
 
-from qgis.PyQt.QtCore import QCoreApplication
+import sys
 
 
 def tr(text: str) -> str:
     """``text`` in the user's language."""
-    return QCoreApplication.translate("MetaEarth", text)
+    qt = sys.modules.get("qgis.PyQt.QtCore")  # not imported: the set-up runs with the standard library alone
+    return qt.QCoreApplication.translate("MetaEarth", text) if qt else text

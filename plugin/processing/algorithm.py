@@ -46,7 +46,7 @@ class MetaEarthAlgorithm(QgsProcessingAlgorithm):
     def canExecute(self) -> Tuple[bool, str]:
         """Whether the backend's Python is there, and else what to do."""
         python = backend_python(PLUGIN_ROOT, data_home())
-        return python.path is not None, "" if python.path else tr(python.sentence)
+        return python.path is not None, "" if python.path else python.sentence
 
     def add_job_outputs(self) -> None:
         """Declare what a finished job says of itself."""
