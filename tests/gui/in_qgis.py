@@ -202,8 +202,17 @@ def cold_start():
     dock().form.stages_box.setValue(1)
     dock().form.output_box.setFilePath(str(FOLDER / "cold.tif"))
     planned()
-    os.kill(backend().handshake.pid, signal.SIGKILL)
-    until(lambda: backend().stage == "stopped")
+    killed = set()
+
+    def is_down():
+        """A question that was still on its way starts another child; that one goes too."""
+        now = backend().handshake
+        if now and now.pid not in killed:
+            killed.add(now.pid)
+            os.kill(now.pid, signal.SIGKILL)
+        return backend().stage == "stopped"
+
+    until(is_down)
     seen["cold_s"] = timed(lambda: click(dock().run_box.run_button), lambda: "windows" in dock().run_box.label.text())
     until(lambda: not dock().runs)
 
