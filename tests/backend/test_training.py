@@ -309,7 +309,7 @@ def test_the_resolution_branch_can_be_left_out(small_model, chips, tmp_path):
 
 @pytest.mark.slow
 def test_the_network_of_the_paper_takes_a_real_step(tmp_path, chips, capfd):
-    """565 million weights, batch 1, gradients with recomputed activations: about a minute and 12 GB."""
+    """582 million weights, batch 1, gradients with recomputed activations: some three minutes and 19 GB."""
     status = main(["train", "--config", "metaearth-600m", "--smoke", "--device", "cpu", "--set", "accumulation=1",
                    "crop=256"])
     told = capfd.readouterr().out
