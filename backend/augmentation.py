@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend.cascade.block import fill_holes
 from backend.cascade.engine import Engine
 from backend.cascade.picture import Manner, render_stages
 from backend.errors import InputError, OutputError
@@ -30,6 +29,7 @@ from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
 from backend.protocol import ENGINE_VERSION, MAX_SEED
 from backend.raster.grid import Region
+from backend.raster.holes import fill_holes
 from backend.raster.output import complete_file, to_type, write_block, writing
 from backend.raster.source import Pixels, RasterSource
 

@@ -19,7 +19,6 @@ from backend.diffusion.samplers import Level, ddim, dpm_solver_pp_2m, leading_le
 from backend.errors import DeviceError, NetworkOutputError
 from backend.models.bundle import Bundle, find_bundle
 from backend.models.cascade_network import CascadeNetwork, Condition, upsample
-from backend.raster.stretch import Stretch
 
 Values = NDArray[np.float32]
 
@@ -188,19 +187,3 @@ def to_three_bands(values: Values) -> Values:
 def from_three_bands(values: Values, bands: int) -> Values:
     """Inverse of `to_three_bands`: the mean."""
     return values.mean(axis=0, keepdims=True) if bands == 1 else values
-
-
-def render_windows(
-    engine: Engine, lows: Values, noises: Values, stretch: Stretch, ground_resolution_m: float, consistency: float
-) -> Values:
-    """Windows in source units: (n, bands, h + 2 context, w + 2 context) -> (n, bands, tile, tile)."""
-    bands, context, scale = lows.shape[1], engine.config.network.context, engine.config.network.scale
-    three = np.stack([to_three_bands(stretch.apply(low)) for low in lows])
-    images = engine.windows(three, noises, ground_resolution_m)
-    inner = np.ascontiguousarray(lows[:, :, context:lows.shape[2] - context, context:lows.shape[3] - context])
-    return np.stack(
-        [
-            back_project(stretch.invert(from_three_bands(image, bands)), low, scale, consistency)
-            for image, low in zip(images, inner)
-        ]
-    )

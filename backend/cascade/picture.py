@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cascade.block import BlockRenderer, StageSettings
 from backend.cascade.engine import Engine
-from backend.cascade.planning import Block, WindowGeometry
+from backend.cascade.windows import CascadeWindows, StageSettings
 from backend.models.bundle import ModelConfig
 from backend.raster.grid import Region
 from backend.raster.source import Pixels, read_reflected
 from backend.raster.stretch import Stretch, identity_stretch
+from backend.tiling.blocks import BlockRenderer
+from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice
 
 Values = NDArray[np.float32]
@@ -66,7 +67,9 @@ def render_picture(
         manner.noise,
         manner.consistency,
     )
-    renderer = BlockRenderer(engine, lambda r: read_reflected(r, given, inside), settings, bands, check)
+    renderer = BlockRenderer(
+        CascadeWindows(engine, lambda r: read_reflected(r, given, inside), settings, bands), settings.geometry, check
+    )
     try:
         return renderer.render(Block(0, 0, given.scaled(scale)), {}).pixels.values
     finally:

@@ -20,7 +20,7 @@ import rasterio
 import torch
 
 from backend.cascade.engine import Engine, Sampling
-from backend.cascade.planning import WindowGeometry, stage_regions
+from backend.cascade.planning import stage_regions
 from backend.devices import choose_device, device_name
 from backend.errors import InputError
 from backend.evaluation.borders import DISTANCES, border_profile, overlaps
@@ -36,6 +36,7 @@ from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
 from backend.models.bundle import find_bundle
 from backend.protocol import Job, JobResult
+from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 
 LITE = "metaearth-lite"

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from backend.cascade.engine import Engine, render_windows
+from backend.cascade.engine import Engine
+from backend.cascade.windows import render_windows
 from backend.raster.stretch import identity_stretch
 from backend.tiling.noise import noise_field
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from rasterio.errors import RasterioError
 
-from backend.cascade.planning import Block
 from backend.errors import OutputError
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
 from backend.raster.source import Pixels, read_reflected
+from backend.tiling.geometry import Block
 
 
 def missing_blocks(

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import torch
 
-from backend.cascade.planning import Block
 from backend.errors import Cancelled, ExecutorError, Interrupted, MetaEarthError, NetworkOutputError
 from backend.jobs import worker
 from backend.jobs.code import code_sha256, packed_code
@@ -25,6 +24,7 @@ from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import report_of
 from backend.jobs.worker import Probe
 from backend.protocol import ClusterInfo
+from backend.tiling.geometry import Block
 
 try:
     import distributed

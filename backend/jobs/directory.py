@@ -26,8 +26,6 @@ from typing import Any
 import filelock
 import numpy as np
 
-from backend.cascade.block import Edges, RenderedBlock
-from backend.cascade.planning import Block
 from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
 from backend.jobs.plan import JobPlan
 from backend.models.bundle import Bundle, open_bundle
@@ -44,6 +42,8 @@ from backend.raster.output import (
     write_mosaic,
     writing,
 )
+from backend.tiling.blocks import Edges, RenderedBlock
+from backend.tiling.geometry import Block
 
 PLAN, OWNER, LOCK, MODEL = PLAN_FILE, OWNER_FILE, "lock", "model"
 STOP = "stop"

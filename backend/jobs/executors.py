@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
-from backend.cascade.planning import Block
 from backend.errors import NetworkOutputError
 from backend.jobs.renderer import BlockReport, Renderer
+from backend.tiling.geometry import Block
 
 Done = Callable[[Block, BlockReport], None]
 

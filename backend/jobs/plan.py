@@ -20,7 +20,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from backend.cascade.engine import Sampling
-from backend.cascade.planning import Block, WindowGeometry, stage_regions, stages_for
+from backend.cascade.planning import stage_regions, stages_for
 from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
@@ -37,6 +37,7 @@ from backend.protocol import (
 from backend.raster.grid import Grid, Region, crs_name
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch, even_stretch
+from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice, paper_lattice
 
 MAX_PIXELS = 400_000_000_000

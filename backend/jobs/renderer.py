@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from backend.cascade.block import BlockRenderer, Edges, RenderedBlock, StageSettings
 from backend.cascade.engine import Engine
-from backend.cascade.planning import Block
+from backend.cascade.windows import CascadeWindows, StageSettings
 from backend.devices import choose_device
 from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
 from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobDirectory
@@ -23,6 +22,8 @@ from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import tags_of
 from backend.raster.source import Pixels, RasterSource
+from backend.tiling.blocks import BlockRenderer, Edges, RenderedBlock
+from backend.tiling.geometry import Block
 
 Read = Callable[[Region], Pixels]
 
@@ -163,7 +164,7 @@ class Renderer:
             plan.job.consistency,
             (first[0], first[1]),
         )
-        return BlockRenderer(self.engine, read, settings, plan.bands, self.after_window)
+        return BlockRenderer(CascadeWindows(self.engine, read, settings, plan.bands), geometry, self.after_window)
 
     def _mosaic(self, sample: int, stage: int) -> Read:
         of_stage, path = self.plan.stages[stage - 1], self.directory.folder / halo_name(sample, stage)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.cascade.planning import Block
 from backend.devices import device_name, in_use
 from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
@@ -23,6 +22,7 @@ from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress
 from backend.raster.output import write_cog, writing
 from backend.raster.source import RasterSource
+from backend.tiling.geometry import Block
 
 Report = Callable[[Progress], None]
 GENERATING_SHARE = 0.98

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.cascade.planning import Block
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import halo_name
@@ -16,6 +15,7 @@ from backend.raster import provenance
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic, writing
 from backend.raster.source import Pixels
+from backend.tiling.geometry import Block
 
 FLOAT = np.dtype("float32")
 STATISTICS = ("mean", "standard deviation")

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from backend.cascade.planning import Block
 from backend.devices import in_use
 from backend.errors import PlanError
 from backend.jobs.blocks import missing_blocks, read_blocks
@@ -24,6 +23,7 @@ from backend.progress import Check, Report
 from backend.protocol import Job, data_home
 from backend.raster.grid import Grid, Region
 from backend.raster.source import Pixels, RasterSource
+from backend.tiling.geometry import Block
 
 WORLD_FILE = "world.json"
 MAX_STAGES = 6

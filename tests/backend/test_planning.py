@@ -5,10 +5,11 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.cascade.planning import WindowGeometry, stage_regions, stages_for
+from backend.cascade.planning import stage_regions, stages_for
 from backend.errors import PlanError
 from backend.raster.grid import Grid, Region
 from backend.raster.source import reflected_region
+from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 
 GEOMETRY = WindowGeometry(Lattice(64, 12, 8), 4, 4)

@@ -1,0 +1,81 @@
+"""The description of a MetaEarth-MM network, as it stands in a bundle's ``config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import ModelError
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """Sizes of a `PictureVae`: blocks of ``fold`` pixels a side become ``channels`` latent channels.
+
+    ``widths``: channels of each level, the finest first, each but the last followed by a 2x step; ``blocks`` residual
+    blocks a level. ``fold`` counts all: pixels folded into channels first, and the 2x steps.
+    """
+
+    fold: int = 4
+    channels: int = 12
+    widths: tuple[int, ...] = (96,)
+    blocks: int = 3
+
+    def __post_init__(self) -> None:
+        if self.fold % self.steps:
+            raise ModelError(f"A VAE with {len(self.widths)} levels cannot fold {self.fold} pixels.")
+
+    @property
+    def steps(self) -> int:
+        """By how much the 2x steps fold."""
+        return 2 ** (len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class SceneNetworkConfig:
+    """Sizes of one `SceneNetwork`; the defaults are those of DDT-XL (arXiv 2504.05741) [ours].
+
+    ``modalities``: the ids of those that it knows; their order numbers embeddings and experts. ``tile``: pixels along
+    a window's side. ``patch``: latent pixels along a token's side.
+    """
+
+    modalities: tuple[str, ...] = ("rgb", "nir", "sar", "pan", "osm")
+    tile: int = 256
+    patch: int = 2
+    width: int = 1152
+    heads: int = 16
+    inference_blocks: int = 22
+    generator_blocks: int = 6
+    mlp_ratio: float = 4.0
+    expert_ratio: float = 4.0
+    encoding_channels: int = 256
+    vae: VaeConfig = VaeConfig(fold=8, channels=4, widths=(128, 256, 512, 512), blocks=2)
+
+    def __post_init__(self) -> None:
+        if self.tile % self.pixels_a_token:
+            raise ModelError(f"A tile of {self.tile} pixels is no multiple of a token's {self.pixels_a_token}.")
+        if self.width % (4 * self.heads):
+            raise ModelError(f"{self.width} channels in {self.heads} heads leave no whole number for the positions.")
+
+    @property
+    def pixels_a_token(self) -> int:
+        """Pixels along a token's side."""
+        return self.vae.fold * self.patch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SceneNetworkConfig:
+        """The configuration in ``values``; unknown names raise `ModelError`."""
+        values = dict(values)
+        try:
+            vae = dict(values.get("vae", {}))
+            if "widths" in vae:
+                vae["widths"] = tuple(vae["widths"])
+            values |= {"vae": VaeConfig(**vae), "modalities": tuple(values.get("modalities", cls.modalities))}
+            return cls(**values)
+        except TypeError as error:
+            raise ModelError(f"The model's config.json does not describe a scene network: {error}") from error

@@ -1,0 +1,246 @@
+"""MetaEarth-MM's network (arXiv 2605.20090): scene inference over the streams of all modalities, routed generator.
+
+The figure of the paper gives the parts; sizes, rotary positions, attention within a stream in the generator, and
+padding of missing streams are choices of this project.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from backend.models.embeddings import ScalarEmbedding
+from backend.models.scene_config import SceneNetworkConfig
+from backend.models.vae import PictureVae
+
+TIME_STEPS = 1000.0
+"""Times of 0 to 1 are encoded as the cascade's of 0 to 1000."""
+
+
+class Streams(NamedTuple):
+    """One place in several modalities, (batch, streams, ...) each.
+
+    ``latents``: (batch, streams, channels, h, w), noisy where ``times`` (batch, streams) is below 1, pure noise at 0.
+    ``modalities``: (batch, streams) numbers in the order of the configuration. ``ground_resolution_m``: (batch,).
+    ``present``: (batch, streams), False for streams that only fill up the batch; None if there are none.
+    """
+
+    latents: Tensor
+    modalities: Tensor
+    times: Tensor
+    ground_resolution_m: Tensor
+    present: Tensor | None = None
+
+
+class RoutedLinear(nn.Module):
+    """A linear map with weights of its own for each modality."""
+
+    def __init__(self, modalities: int, inputs: int, outputs: int, zero: bool = False) -> None:
+        super().__init__()
+        bound = 0.0 if zero else inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(modalities, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(modalities, outputs))
+
+    def forward(self, x: Tensor, modalities: Tensor) -> Tensor:
+        """(batch, streams, tokens, inputs) -> (batch, streams, tokens, outputs)."""
+        product = torch.einsum("bsni,bsoi->bsno", x, self.weight[modalities])
+        return product + self.bias[modalities][:, :, None].to(product.dtype)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        hidden = round(width * ratio)
+        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+class RoutedFeedForward(nn.Module):
+    """One expert a modality [figure: five experts, chosen by modality]."""
+
+    def __init__(self, modalities: int, width: int, ratio: float) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(FeedForward(width, ratio) for _ in range(modalities))
+
+    def forward(self, x: Tensor, modalities: Tensor) -> Tensor:
+        """(batch, streams, tokens, width) -> the same, each stream by its modality's expert."""
+        made = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            chosen = modalities == number
+            if bool(chosen.any()):
+                made[chosen] = expert(x[chosen]).to(made.dtype)
+        return made
+
+
+@functools.lru_cache(maxsize=8)
+def rotations(rows: int, cols: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary positions: (rows * cols, channels / 2); half of them turn with the row."""
+    frequencies = 100.0 ** (-torch.arange(channels // 4, device=device, dtype=torch.float32) / (channels // 4))
+    row = torch.arange(rows, device=device).repeat_interleave(cols)
+    col = torch.arange(cols, device=device).repeat(rows)
+    angles = torch.cat([place[:, None] * frequencies for place in (row, col)], dim=1)
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Pairs of channels of (..., tokens, channels) turned by their angles."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat([a * cosines - b * sines, a * sines + b * cosines], dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with normalised queries and keys and rotary positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.norm_q, self.norm_k = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """(batch, tokens, width) -> the same; ``mask``: (batch, 1, 1, tokens), False for tokens not to be looked at."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = (rotated(norm(t).to(v.dtype), *place) for norm, t in ((self.norm_q, q), (self.norm_k, k)))
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(h.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer normalisation without weights, then scale and shift from the condition."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class InferenceBlock(nn.Module):
+    """Partition AdaLN, joint attention over the tokens of all streams, partition AdaLN, one shared feed-forward."""
+
+    def __init__(self, config: SceneNetworkConfig) -> None:
+        super().__init__()
+        self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
+        self.attention = Attention(config.width, config.heads)
+        self.feed_forward = FeedForward(config.width, config.mlp_ratio)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """(batch, streams, tokens, width) and (batch, streams, 1, width) -> the tokens."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
+        streams = x.shape[1]
+        joint = self.attention(modulated(x, shift1, scale1).flatten(1, 2), _repeated(place, streams), mask)
+        x = x + gate1 * joint.unflatten(1, (streams, -1))
+        return x + gate2 * self.feed_forward(modulated(x, shift2, scale2))
+
+
+class GeneratorBlock(nn.Module):
+    """Token-wise AdaLN, attention within a stream, token-wise AdaLN, the modality's own feed-forward."""
+
+    def __init__(self, config: SceneNetworkConfig) -> None:
+        super().__init__()
+        self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
+        self.attention = Attention(config.width, config.heads)
+        self.feed_forward = RoutedFeedForward(len(config.modalities), config.width, config.expert_ratio)
+
+    def forward(self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], modalities: Tensor) -> Tensor:
+        """(batch, streams, tokens, width), a condition a token -> the tokens."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
+        own = self.attention(modulated(x, shift1, scale1).flatten(0, 1), place)
+        x = x + gate1 * own.unflatten(0, x.shape[:2])
+        return x + gate2 * self.feed_forward(modulated(x, shift2, scale2), modalities)
+
+
+class SceneNetwork(nn.Module):
+    """(noisy latents of some modalities, their times) -> scene tokens, and velocities z - noise of every stream."""
+
+    def __init__(self, config: SceneNetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, count = config.width, len(config.modalities)
+        inputs = config.vae.channels * config.patch**2
+        self.vae = PictureVae(config.vae)
+        self.embed = RoutedLinear(count, inputs, width)
+        self.embed_again = RoutedLinear(count, inputs, width)
+        self.modality = nn.Embedding(count, width)
+        self.time = ScalarEmbedding(config.encoding_channels, width)
+        self.resolution = ScalarEmbedding(config.encoding_channels, width)
+        self.inference = nn.ModuleList(InferenceBlock(config) for _ in range(config.inference_blocks))
+        self.generator = nn.ModuleList(GeneratorBlock(config) for _ in range(config.generator_blocks))
+        self.last_modulation = _zeroed(nn.Linear(width, 2 * width))
+        self.last = RoutedLinear(count, width, inputs, zero=True)
+        nn.init.normal_(self.modality.weight, std=0.02)
+        self.recompute = False
+
+    def forward(self, streams: Streams) -> tuple[Tensor, Tensor]:
+        """(scene tokens (batch, streams, tokens, width), velocities of the latents' shape, float32)."""
+        condition = self.condition(streams)
+        scene = self.scene_tokens(streams, condition)
+        return scene, self.velocities(streams, scene, condition)
+
+    def condition(self, streams: Streams) -> Tensor:
+        """e_m + e_t + e_s of each stream: (batch, streams, 1, width)."""
+        shape = streams.times.shape
+        time = self.time(streams.times.flatten() * TIME_STEPS).unflatten(0, shape)
+        resolution = self.resolution(streams.ground_resolution_m)[:, None]
+        return (self.modality(streams.modalities).to(time.dtype) + time + resolution)[:, :, None]
+
+    def scene_tokens(self, streams: Streams, condition: Tensor) -> Tensor:
+        """E: what is inferred of the scene from all streams together, a token for each patch and stream."""
+        x = self.embed(self._patches(streams.latents), streams.modalities)
+        place, mask = self._place(streams.latents), _key_mask(streams.present, x.shape[2])
+        for block in self.inference:
+            x = self._run(block, x, condition, place, mask)
+        return x
+
+    def velocities(self, streams: Streams, scene: Tensor, condition: Tensor) -> Tensor:
+        """G: the velocity of every stream's latents, from its scene tokens."""
+        x = self.embed_again(self._patches(streams.latents), streams.modalities)
+        place, condition = self._place(streams.latents), condition + scene
+        for block in self.generator:
+            x = self._run(block, x, condition, place, streams.modalities)
+        shift, scale = self.last_modulation(F.silu(condition)).chunk(2, dim=-1)
+        return self._latents(self.last(modulated(x, shift, scale), streams.modalities), streams.latents)
+
+    def _run(self, block: nn.Module, *inputs: object) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def _patches(self, latents: Tensor) -> Tensor:
+        """(batch, streams, channels, h, w) -> (batch, streams, tokens, channels * patch^2)."""
+        folded = F.pixel_unshuffle(latents.flatten(0, 1), self.config.patch).flatten(2).transpose(1, 2)
+        return folded.unflatten(0, latents.shape[:2]).to(self.modality.weight.dtype)
+
+    def _latents(self, patches: Tensor, like: Tensor) -> Tensor:
+        """Inverse of `_patches`, float32."""
+        rows, cols = (n // self.config.patch for n in like.shape[-2:])
+        folded = patches.flatten(0, 1).transpose(1, 2).unflatten(2, (rows, cols)).float()
+        return F.pixel_shuffle(folded, self.config.patch).unflatten(0, like.shape[:2])
+
+    def _place(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        rows, cols = (n // self.config.patch for n in latents.shape[-2:])
+        return rotations(rows, cols, self.config.width // self.config.heads, latents.device)
+
+    def count_parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _zeroed(linear: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _repeated(place: tuple[Tensor, Tensor], streams: int) -> tuple[Tensor, Tensor]:
+    """Tokens of all streams that show one place have one position."""
+    return place[0].repeat(streams, 1), place[1].repeat(streams, 1)
+
+
+def _key_mask(present: Tensor | None, tokens: int) -> Tensor | None:
+    return None if present is None else present.repeat_interleave(tokens, dim=1)[:, None, None]

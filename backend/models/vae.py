@@ -1,0 +1,100 @@
+"""The picture autoencoder of MetaEarth-MM: every modality, shown as three channels, becomes latents and back.
+
+No layer looks at a whole window: a latent depends on the pixels around it alone, so windows agree where they overlap.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backend.models.scene_config import VaeConfig
+
+LOG_VARIANCE = (-12.0, 4.0)
+
+
+class PixelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, c, h, w) -> the same."""
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class LocalBlock(nn.Module):
+    """Two 3x3 convolutions with a residual connection."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = PixelNorm(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, c, h, w) -> the same."""
+        return x + self.conv2(F.silu(self.conv1(self.norm(x))))
+
+
+def _blocks(channels: int, count: int) -> list[nn.Module]:
+    return [LocalBlock(channels) for _ in range(count)]
+
+
+class PictureVae(nn.Module):
+    """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) of unit variance, and back.
+
+    ``mean`` and ``deviation`` standardise the latents; they follow training's latents and are saved with the weights.
+    """
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.folded = config.fold // config.steps
+        inputs, widths = 3 * self.folded**2, config.widths
+        down: list[nn.Module] = [nn.Conv2d(inputs, widths[0], 3, padding=1)]
+        up: list[nn.Module] = [nn.Conv2d(config.channels, widths[-1], 3, padding=1)]
+        for level, width in enumerate(widths):
+            down += _blocks(width, config.blocks)
+            if level + 1 < len(widths):
+                down.append(nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1))
+        for level in reversed(range(len(widths))):
+            up += _blocks(widths[level], config.blocks)
+            if level:
+                up += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[level], widths[level - 1], 3, padding=1)]
+        self.down = nn.Sequential(*down, PixelNorm(widths[-1]), nn.Conv2d(widths[-1], 2 * config.channels, 1))
+        self.up = nn.Sequential(*up, PixelNorm(widths[0]), nn.Conv2d(widths[0], inputs, 3, padding=1))
+        self.mean = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
+        self.deviation = nn.Parameter(torch.ones(config.channels), requires_grad=False)
+
+    def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance of the latents, not yet standardised."""
+        mean, log_variance = self.down(F.pixel_unshuffle(pictures, self.folded)).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(*LOG_VARIANCE)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The latents' means, standardised."""
+        mean, _ = self.posterior(pictures)
+        return (mean - _per_channel(self.mean)) / _per_channel(self.deviation)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The pictures of standardised latents."""
+        return self.reconstruct(latents * _per_channel(self.deviation) + _per_channel(self.mean))
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """The pictures of latents as `posterior` gives them."""
+        return F.pixel_shuffle(self.up(latents.to(self.mean.dtype)).float(), self.folded)
+
+    @torch.no_grad()
+    def follow(self, latents: Tensor, share: float = 0.01) -> None:
+        """Move ``mean`` and ``deviation`` a little towards those of some latents."""
+        self.mean.lerp_(latents.mean(dim=(0, 2, 3)), share)
+        self.deviation.lerp_(latents.std(dim=(0, 2, 3)), share)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.float()[:, None, None]

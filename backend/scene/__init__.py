@@ -1,0 +1,1 @@
+"""MetaEarth-MM: one scene in several modalities, each made from any others or all of them from nothing."""

@@ -1,0 +1,77 @@
+"""The windows of a scene: what is known of it in some modalities is read, what is wanted is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.raster.grid import Region
+from backend.raster.holes import fill_holes
+from backend.raster.source import Pixels
+from backend.scene.engine import Observed, SceneEngine
+from backend.scene.modality import Modality
+from backend.tiling.geometry import WindowGeometry
+
+Values = NDArray[np.float32]
+Read = Callable[[Region], Pixels]
+"""A region in the modality's unit; may lie partly outside the raster."""
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What the windows of a scene have in common; ``targets`` in the order of their bands in the result."""
+
+    geometry: WindowGeometry
+    targets: tuple[Modality, ...]
+    ground_resolution_m: float
+    seed: int
+
+
+class SceneWindows:
+    """The `WindowMaker` of a scene; ``readers`` give what is known, by modality. Without any, all comes from noise."""
+
+    batch = 1
+
+    def __init__(
+        self, engine: SceneEngine, readers: dict[str, tuple[Modality, Read]], settings: SceneSettings
+    ) -> None:
+        self.engine, self.readers, self.settings = engine, readers, settings
+
+    @property
+    def bands(self) -> int:
+        """Windows are blended as pictures: class numbers have no mean."""
+        return 3 * len(self.settings.targets)
+
+    def valid(self, region: Region) -> NDArray[np.bool_]:
+        """Valid is a pixel that any modality knows; all are, where the scene comes from noise."""
+        if not self.readers:
+            return np.ones((region.height, region.width), bool)
+        return np.any([read(region).valid for _, read in self.readers.values()], axis=0)
+
+    def input(self, row: int, col: int) -> tuple[list[Observed], list[Values]] | None:
+        """What is observed in a window, and the targets' noise; None if something is known, but nothing here."""
+        s = self.settings
+        crop = s.geometry.input_crop(row, col)
+        observed = []
+        for modality, read in self.readers.values():
+            pixels = read(crop)
+            if pixels.valid.any():
+                observed.append(Observed(modality.id, modality.to_picture(fill_holes(pixels)), pixels.valid))
+        if self.readers and not observed:
+            return None
+        return observed, [self.engine.window_noise(s.seed, m.id, crop.top, crop.left) for m in s.targets]
+
+    def make(self, inputs: list[tuple[list[Observed], list[Values]]]) -> Values:
+        """Pictures of all targets: (n, 3 targets, tile, tile)."""
+        s = self.settings
+        targets = [m.id for m in s.targets]
+        made = [self.engine.window(observed, targets, noises, s.ground_resolution_m) for observed, noises in inputs]
+        return np.stack(made).reshape(len(inputs), self.bands, *made[0].shape[-2:])
+
+    def finish(self, blended: Values) -> Values:
+        """The bands of all targets in their units, one after the other."""
+        pictures = blended.reshape(-1, 3, *blended.shape[-2:])
+        return np.concatenate([m.from_picture(p) for m, p in zip(self.settings.targets, pictures)])
