@@ -1,0 +1,130 @@
+"""Training examples of MetaEarth-MM: one crop of one place in several modalities, their times and noise.
+
+Example ``i`` is a function of the seed and ``i`` alone, as in the cascade's training.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from backend.models.scene_config import SceneNetworkConfig
+from backend.raster.averaging import average_down
+from backend.scene.modality import Modality
+from backend.training.data import turned
+from backend.training.scene_objective import SceneBatch
+
+Values = NDArray[np.float32]
+REDUCTIONS = (1, 1, 2, 3)
+OBSERVED_SHARE = 0.6
+"""Of the examples whose streams are partly observed; in the others all have times of their own."""
+
+
+class Scene(Protocol):
+    """One place: rasters of some modalities on one grid, (rows, cols, bands) uint8, and metres per pixel."""
+
+    rasters: dict[str, NDArray[np.uint8]]
+    gsd_m: float
+
+
+class ScenePool(Protocol):
+    """Scenes to draw crops from."""
+
+    def __len__(self) -> int:
+        """Scenes in an epoch."""
+
+    def draw_scene(self, index: int, rng: np.random.Generator) -> Scene:
+        """The scene of example ``index``."""
+
+
+def reduced(values: NDArray[np.uint8], modality: Modality, factor: int) -> Values:
+    """(rows, cols, bands) area-averaged by ``factor``; of classes the most frequent one."""
+    if factor == 1:
+        return values.astype(np.float32)
+    if not modality.is_map:
+        return average_down(values, factor)
+    shares = np.stack([average_down(values == c.value, factor)[..., 0] for c in modality.classes])
+    return np.array([c.value for c in modality.classes], np.float32)[shares.argmax(axis=0)][..., None]
+
+
+class SceneExamples(Dataset):
+    """The examples of a run, by number. All examples of a batch of ``group`` have equally many streams."""
+
+    def __init__(
+        self,
+        pool: ScenePool,
+        network: SceneNetworkConfig,
+        modalities: dict[str, Modality],
+        crop: int,
+        seed: int,
+        group: int,
+        most_streams: int = 3,
+    ) -> None:
+        self.pool, self.network, self.modalities, self.crop, self.seed = pool, network, modalities, crop, seed
+        self.group, self.most_streams = group, most_streams
+
+    def __getitem__(self, index: int) -> SceneBatch:
+        """Example ``index``, without the batch's dimension."""
+        count = int(np.random.default_rng((self.seed, 1, index // self.group)).integers(2, self.most_streams + 1))
+        rng = np.random.default_rng((self.seed, 0, index))
+        scene = self.pool.draw_scene(index, rng)
+        known = sorted(m for m in scene.rasters if m in self.network.modalities)
+        # where a place has fewer modalities than its batch has streams, one of them is shown twice
+        chosen = [known[k] for k in rng.permutation(len(known))]
+        chosen = [chosen[k % len(chosen)] for k in range(count)]
+        pictures, gsd_m = self._crops(scene, chosen, rng)
+        vae = self.network.vae
+        shape = (count, vae.channels, self.crop // vae.fold, self.crop // vae.fold)
+        return SceneBatch(
+            torch.from_numpy(pictures),
+            torch.tensor([self.network.modalities.index(m) for m in chosen]),
+            torch.from_numpy(draw_stream_times(count, rng)),
+            torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)),
+            torch.tensor(gsd_m, dtype=torch.float32),
+        )
+
+    def _crops(self, scene: Scene, chosen: list[str], rng: np.random.Generator) -> tuple[Values, float]:
+        """One random crop of every chosen modality, equally turned and mirrored: (streams, 3, crop, crop)."""
+        rows, cols = next(iter(scene.rasters.values())).shape[:2]
+        fitting = [r for r in REDUCTIONS if min(rows, cols) >= self.crop * r] or [1]
+        factor = int(fitting[rng.integers(len(fitting))])
+        size = self.crop * factor
+        top, left = (int(rng.integers(max(1, n - size + 1))) for n in (rows, cols))
+        turns, mirror = int(rng.integers(4)), bool(rng.random() < 0.5)
+        pictures = []
+        for name in chosen:
+            modality = self.modalities[name]
+            part = reduced(scene.rasters[name][top:top + size, left:left + size], modality, factor)
+            missing = [(0, self.crop - n) for n in part.shape[:2]]
+            part = np.pad(part, [*missing, (0, 0)], mode="symmetric")
+            part = np.rot90(part, turns)
+            part = part[:, ::-1] if mirror else part
+            pictures.append(picture_of(modality, part))
+        return np.stack(pictures), scene.gsd_m * factor
+
+
+def picture_of(modality: Modality, values: Values) -> Values:
+    """(rows, cols, bands) of 0 to 255, or of class numbers, -> a picture (3, rows, cols)."""
+    bands = np.ascontiguousarray(values.transpose(2, 0, 1))
+    if modality.is_map:
+        return modality.to_picture(bands)
+    shown = bands / 127.5 - 1
+    return np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
+
+
+def draw_stream_times(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Times of the streams: independent and uniform [paper]; mostly some streams are observed, at time 1 [ours]."""
+    times = rng.random(count).astype(np.float32)
+    if rng.random() < OBSERVED_SHARE:
+        observed = rng.permutation(count)[: int(rng.integers(1, count))]
+        times[observed] = 1.0
+    return times
+
+
+def collate_scenes(examples: list[SceneBatch]) -> SceneBatch:
+    """Examples as one batch."""
+    return SceneBatch(*(torch.stack(parts) for parts in zip(*examples)))

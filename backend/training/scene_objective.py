@@ -1,0 +1,92 @@
+"""The losses of MetaEarth-MM, each as one module: first the picture autoencoder's, then the scene network's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backend.diffusion.flow import noised
+from backend.models.scene_network import SceneNetwork, Streams
+
+KL_WEIGHT = 1e-5
+EDGE_WEIGHT = 0.5
+
+
+class SceneBatch(NamedTuple):
+    """Examples: ``pictures`` (n, streams, 3, crop, crop) in [-1, 1] and ``noise`` of their latents' shape.
+
+    ``modalities`` and ``times``: (n, streams); at time 1 a stream is observed. ``ground_resolution_m``: (n,).
+    """
+
+    pictures: Tensor
+    modalities: Tensor
+    times: Tensor
+    noise: Tensor
+    ground_resolution_m: Tensor
+
+    def to(self, device: torch.device) -> SceneBatch:
+        """The same on a device."""
+        return SceneBatch(*(t.to(device, non_blocking=True) for t in self))
+
+
+def differences(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Of neighbouring pixels, downwards and to the right."""
+    return pictures[..., 1:, :] - pictures[..., :-1, :], pictures[..., 1:] - pictures[..., :-1]
+
+
+class VaeObjective(nn.Module):
+    """|x - x'| + 0.5 |grad x - grad x'| + 1e-5 KL: no adversary, so that what is shown was there [ours]."""
+
+    def __init__(self, network: SceneNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: SceneBatch) -> Tensor:
+        """The loss, a scalar."""
+        vae, real = self.network.vae, batch.pictures.flatten(0, 1)
+        mean, log_variance = vae.posterior(real)
+        noise = batch.noise.flatten(0, 1)
+        made = vae.reconstruct(mean + (0.5 * log_variance).exp() * noise)
+        if self.training and torch.is_grad_enabled():
+            vae.follow(mean.detach())
+        edges = sum(F.l1_loss(a, b) for a, b in zip(differences(made), differences(real)))
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return F.l1_loss(made, real) + EDGE_WEIGHT * edges + KL_WEIGHT * divergence
+
+
+class FlowObjective(nn.Module):
+    """L_joint + weight L_sc over the streams that are not observed.
+
+    L_joint: |v - (z - noise)|^2. L_sc [ours]: 1 - cosine between the scene tokens of every two streams, token by token.
+    """
+
+    def __init__(self, network: SceneNetwork, consistency_weight: float) -> None:
+        super().__init__()
+        self.network, self.consistency_weight = network, consistency_weight
+
+    def forward(self, batch: SceneBatch) -> Tensor:
+        """The loss, a scalar."""
+        with torch.no_grad():
+            z = self.network.vae.encode(batch.pictures.flatten(0, 1)).unflatten(0, batch.times.shape).float()
+        streams = Streams(
+            noised(z, batch.noise, batch.times), batch.modalities, batch.times, batch.ground_resolution_m
+        )
+        scene, velocity = self.network(streams)
+        error = (velocity - (z - batch.noise)).square().mean(dim=(2, 3, 4))
+        wanted = (batch.times < 1).to(error)
+        joint = (error * wanted).sum() / wanted.sum().clamp(min=1)
+        return joint + self.consistency_weight * scene_inconsistency(scene)
+
+
+def scene_inconsistency(scene: Tensor) -> Tensor:
+    """Mean of 1 - cosine between the tokens of every two streams: (batch, streams, tokens, width) -> a scalar."""
+    unit = F.normalize(scene.float(), dim=-1)
+    streams = unit.shape[1]
+    if streams < 2:
+        return unit.new_zeros(())
+    similar = torch.einsum("bsnd,btnd->bst", unit, unit) / unit.shape[2]
+    pairs = streams * (streams - 1)
+    return 1 - (similar.sum(dim=(1, 2)) - similar.diagonal(dim1=1, dim2=2).sum(dim=1)).mean() / pairs
