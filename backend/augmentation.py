@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -29,6 +28,7 @@ from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
 from backend.protocol import ENGINE_VERSION, MAX_SEED
+from backend.raster.averaging import area_average
 from backend.raster.grid import Region
 from backend.raster.output import complete_file, to_type, write_block, writing
 from backend.raster.source import Pixels, RasterSource
@@ -113,13 +113,6 @@ def _claim(settings: AugmentSettings, engine: Engine) -> None:
         changed = ", ".join(sorted(n for n in fields if there.get(n) != fields[n]))
         raise OutputError(f"{settings.output} holds variants made with another {changed}. Choose another folder.")
     path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-
-
-def area_average(values: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """(bands, rows, cols) -> (bands, rows / factor, cols / factor)."""
-    bands, rows, cols = values.shape
-    blocks = values.reshape(bands, rows // factor, factor, cols // factor, factor)
-    return blocks.mean(axis=(2, 4), dtype=np.float32)
 
 
 def make_variant(engine: Engine, settings: AugmentSettings, variant: Variant, check: Check) -> None:

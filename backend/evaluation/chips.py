@@ -17,7 +17,8 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from backend.errors import InputError
-from backend.training.data import Picture, average_down, load_pictures
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, load_pictures
 
 Pixels = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)

@@ -21,7 +21,8 @@ from backend.devices import choose_device
 from backend.errors import InputError
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
 from backend.progress import Check, Report, watched
-from backend.training.data import Picture, average_down, load_pictures
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, load_pictures
 
 REDUCTIONS = (1, 2, 3, 4)
 CLASSES_IN = "ucmerced_usgs_0.3m"

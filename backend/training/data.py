@@ -12,6 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from backend.errors import InputError
+from backend.raster.averaging import average_down
 from backend.training.chips import ChipSet, is_chip_set
 from backend.training.split import ImageEntry, entries, require_training_split
 
@@ -26,15 +27,6 @@ class Picture:
     gsd_m: float
     source: str
     path: Path
-
-
-def average_down(pixels: NDArray, factor: int) -> NDArray[np.float32]:
-    """Area average over ``factor`` x ``factor`` blocks: (rows, cols, bands) -> (rows / factor, ...), float32."""
-    if factor == 1:
-        return pixels.astype(np.float32)
-    rows, cols = (n // factor * factor for n in pixels.shape[:2])
-    blocks = pixels[:rows, :cols].reshape(rows // factor, factor, cols // factor, factor, -1)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
 
 
 def read_picture(entry: ImageEntry) -> Picture:

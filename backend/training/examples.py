@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from backend.diffusion.losses import draw_times
 from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import PlanError
-from backend.training.data import Picture, Pool, average_down
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, Pool
 from backend.training.degradation import degrade, draw
 
 DEGRADATIONS = ("area", "bicubic", "high-order")
