@@ -44,6 +44,12 @@ def read_picture(entry: ImageEntry) -> Picture:
     return Picture(pixels, entry.gsd_m * entry.average, entry.source, entry.path)
 
 
+def turned(pixels: NDArray, rng: np.random.Generator) -> NDArray:
+    """(rows, cols, bands) turned by some quarters and mirrored or not, at random."""
+    quarters = np.rot90(pixels, int(rng.integers(4)))
+    return quarters[:, ::-1] if rng.random() < 0.5 else quarters
+
+
 def is_rgb(path: Path) -> bool:
     """Whether a file holds an 8-bit picture with red, green and blue first: no elevations, no 16-bit bands."""
     if path.suffix.lower() not in (".tif", ".tiff"):

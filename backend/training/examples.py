@@ -20,7 +20,7 @@ from backend.diffusion.losses import draw_times
 from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import PlanError
 from backend.raster.averaging import average_down
-from backend.training.data import Picture, Pool
+from backend.training.data import Picture, Pool, turned
 from backend.training.degradation import degrade, draw
 
 DEGRADATIONS = ("area", "bicubic", "high-order")
@@ -68,9 +68,8 @@ class Examples(Dataset):
         """Example ``index``, without the batch's dimension."""
         rng = np.random.default_rng((self.seed, index))
         picture, reduction = self.pool.draw(index, rng)
-        cut = crop_with_context(picture, reduction, self.cropping, rng)
-        cut = np.rot90(cut, int(rng.integers(4)))
-        wide = torch.from_numpy(np.ascontiguousarray(cut[:, ::-1] if rng.random() < 0.5 else cut)).permute(2, 0, 1)
+        cut = turned(crop_with_context(picture, reduction, self.cropping, rng), rng)
+        wide = torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
         low = low_resolution(wide / 255, self.cropping, rng) * 2 - 1
         crop, margin = self.cropping.crop, self.cropping.context * self.cropping.scale
         high = wide[:, margin:margin + crop, margin:margin + crop] / 127.5 - 1
