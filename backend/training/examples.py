@@ -21,7 +21,7 @@ from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import PlanError
 from backend.raster.averaging import average_down
 from backend.training.data import Picture, Pool, turned
-from backend.training.degradation import degrade, draw
+from backend.training.degradation import degrade, draw, reduce_bicubic
 
 DEGRADATIONS = ("area", "bicubic", "high-order")
 
@@ -102,20 +102,13 @@ def low_resolution(wide: Tensor, cropping: Cropping, rng: np.random.Generator) -
     if cropping.degradation == "high-order":
         return degrade(wide, cropping.scale, draw(rng), rng)
     if cropping.degradation == "bicubic":
-        return reduce_bicubic(wide, cropping.scale)
+        return reduce_bicubic(wide, cropping.scale).clamp(0, 1)
     return _area(wide, cropping.scale, rng)
-
-
-def reduce_bicubic(wide: Tensor, scale: int) -> Tensor:
-    """The bicubic reduction with its low-pass, as imaging libraries do it: (3, h, w) -> (3, h / scale, w / scale)."""
-    size = [n // scale for n in wide.shape[-2:]]
-    low = F.interpolate(wide[None], size=size, mode="bicubic", antialias=True, align_corners=False)
-    return low[0].clamp(0, 1)
 
 
 def _area(wide: Tensor, scale: int, rng: np.random.Generator) -> Tensor:
     """Mostly area averages, a fifth bicubic, with a little noise."""
-    low = reduce_bicubic(wide, scale) if rng.random() < 0.2 else F.avg_pool2d(wide[None], scale)[0]
+    low = reduce_bicubic(wide, scale).clamp(0, 1) if rng.random() < 0.2 else F.avg_pool2d(wide[None], scale)[0]
     noise = torch.from_numpy(rng.standard_normal(low.shape, dtype=np.float32))
     return (low + rng.uniform(0, 0.006) * noise).clamp(0, 1)
 
