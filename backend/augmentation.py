@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import zlib
 from collections import Counter
@@ -23,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from backend.cascade.block import fill_holes
 from backend.cascade.engine import Engine
 from backend.cascade.picture import Manner, render_stages
+from backend.digest import sha256_of
 from backend.errors import InputError, OutputError
 from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
@@ -169,7 +169,6 @@ def write_manifest(settings: AugmentSettings, engine: Engine, wanted: list[Varia
         lines = csv.writer(stream)
         lines.writerow(COLUMNS)
         for v in wanted:
-            digest = hashlib.sha256((settings.output / v.file).read_bytes()).hexdigest()
             lines.writerow([v.file.as_posix(), v.file.parent.as_posix(), v.source.as_posix(), v.number, v.seed,
-                            settings.stages, engine.config.id, engine.sha256, digest])
+                            settings.stages, engine.config.id, engine.sha256, sha256_of(settings.output / v.file)])
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from backend.diffusion.schedules import NoiseSchedule
+from backend.digest import sha256_of
 from backend.errors import ModelError
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
@@ -94,11 +94,7 @@ class Bundle:
 
     def sha256(self) -> str:
         """SHA-256 of configuration and weights together, in hexadecimal."""
-        digest = hashlib.sha256((self.folder / CONFIG).read_bytes())
-        with self.weights.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return sha256_of(self.folder / CONFIG, self.weights)
 
     def load(self, dtype: torch.dtype = torch.float32) -> CascadeNetwork:
         """The network with its weights, in evaluation mode; names, shapes and finiteness are checked first."""
