@@ -123,6 +123,15 @@ def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, to
     return state
 
 
+def write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Write tensors as safetensors of ``dtype``; the file appears whole."""
+    partial = path.with_name(path.name + ".part")
+    typed = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    save_file(typed, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(path)
+
+
 def open_bundle(folder: Path) -> Bundle:
     """The bundle in ``folder``."""
     try:
@@ -165,11 +174,7 @@ def save_bundle(folder: Path, config: ModelConfig, state: dict[str, torch.Tensor
     """Write configuration and fp16 weights; the card is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    half = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in state.items()}
-    partial = folder / (WEIGHTS + ".part")
-    save_file(half, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(folder / WEIGHTS)
+    write_weights(folder / WEIGHTS, state, torch.float16)
 
 
 def fp16_bytes(config: NetworkConfig) -> int:
