@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
 from backend.errors import InputError
-from backend.training.data import Picture, average_down, load_pictures
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, load_pictures
+from backend.training.degradation import reduce_bicubic
 
 Pixels = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)
@@ -135,6 +136,5 @@ def low_resolution(pixels: Pixels, scale: int, kernel: str = "area") -> Pixels:
     """(rows, cols, 3) -> (3, rows / scale, cols / scale): the area average, or bicubic with antialiasing."""
     if kernel == "area":
         return np.ascontiguousarray(average_down(pixels, scale).transpose(2, 0, 1))
-    whole = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
-    down = F.interpolate(whole, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
-    return down[0].clamp(0, 255).numpy()
+    whole = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return reduce_bicubic(whole, scale).clamp(0, 255).numpy()

@@ -21,7 +21,8 @@ from backend.devices import choose_device
 from backend.errors import InputError
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
 from backend.progress import Check, Report, watched
-from backend.training.data import Picture, average_down, load_pictures
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, load_pictures, turned
 
 REDUCTIONS = (1, 2, 3, 4)
 CLASSES_IN = "ucmerced_usgs_0.3m"
@@ -80,9 +81,7 @@ def random_crop(example: Labelled, crop: int, rng: np.random.Generator) -> Tenso
     size = crop * example.reduction
     top, left = (int(rng.integers(n - size + 1)) for n in example.picture.pixels.shape[:2])
     part = average_down(example.picture.pixels[top:top + size, left:left + size], example.reduction)
-    part = np.rot90(part, int(rng.integers(4)))
-    part = part[:, ::-1] if rng.random() < 0.5 else part
-    return torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(turned(part, rng).transpose(2, 0, 1)))
 
 
 def batches(examples: list[Labelled], settings: FeatureSettings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.digest import sha256_of
 from backend.errors import ModelError
 from backend.models.bundle import WEIGHTS
 from backend.models.feature_network import FEATURE_MODEL, find_features, load_features
@@ -52,7 +52,7 @@ def metaearth_features(id_or_folder: str = FEATURE_MODEL, device: str = "cpu") -
     network = load_features(folder).to(device)
     name = network.config.id
     return Extractor(
-        name, f"Fréchet distance ({name})", f"kernel distance ({name})", _sha256(folder / WEIGHTS), network, device
+        name, f"Fréchet distance ({name})", f"kernel distance ({name})", sha256_of(folder / WEIGHTS), network, device
     )
 
 
@@ -79,7 +79,7 @@ def inception(weights: Path | None, device: str = "cpu") -> Extractor:
     def pool(images: Tensor) -> Tensor:
         return network(images.round().clamp(0, 255).to(torch.uint8))[0]
 
-    return Extractor("Inception-v3 final pool", "FID", "KID", _sha256(file), pool, device)
+    return Extractor("Inception-v3 final pool", "FID", "KID", sha256_of(file), pool, device)
 
 
 def _tensors_only(weights: Path | None, address: str) -> Path:
@@ -106,11 +106,3 @@ def load_extractor(choice: str, device: str = "cpu") -> Extractor:
     if choice.endswith((".pth", ".pt")):
         return inception(Path(choice), device)
     return metaearth_features(choice, device)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

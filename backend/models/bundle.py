@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from backend.diffusion.schedules import NoiseSchedule
+from backend.digest import sha256_of
 from backend.errors import ModelError
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
@@ -94,11 +94,7 @@ class Bundle:
 
     def sha256(self) -> str:
         """SHA-256 of configuration and weights together, in hexadecimal."""
-        digest = hashlib.sha256((self.folder / CONFIG).read_bytes())
-        with self.weights.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return sha256_of(self.folder / CONFIG, self.weights)
 
     def load(self, dtype: torch.dtype = torch.float32) -> CascadeNetwork:
         """The network with its weights, in evaluation mode; names, shapes and finiteness are checked first."""
@@ -125,6 +121,15 @@ def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, to
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):
         raise ModelError(f"{path} is damaged: some weights are not finite numbers.")
     return state
+
+
+def write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Write tensors as safetensors of ``dtype``; the file appears whole."""
+    partial = path.with_name(path.name + ".part")
+    typed = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
+    save_file(typed, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(path)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -169,11 +174,7 @@ def save_bundle(folder: Path, config: ModelConfig, state: dict[str, torch.Tensor
     """Write configuration and fp16 weights; the card is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    half = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in state.items()}
-    partial = folder / (WEIGHTS + ".part")
-    save_file(half, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(folder / WEIGHTS)
+    write_weights(folder / WEIGHTS, state, torch.float16)
 
 
 def fp16_bytes(config: NetworkConfig) -> int:

@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backend.errors import ModelError
-from backend.models.bundle import CONFIG, EMBEDDED, WEIGHTS, read_weights
+from backend.models.bundle import CONFIG, EMBEDDED, WEIGHTS, read_weights, write_weights
 from backend.models.unet import group_norm
 from backend.protocol import data_home
 
@@ -85,11 +85,7 @@ def save_features(folder: Path, network: FeatureNetwork, config: FeatureConfig) 
     """Write config.json and model.safetensors (float32)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
-    state = {name: value.detach().float().cpu().contiguous() for name, value in network.state_dict().items()}
-    partial = folder / (WEIGHTS + ".part")
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(folder / WEIGHTS)
+    write_weights(folder / WEIGHTS, network.state_dict(), torch.float32)
 
 
 def load_features(folder: Path) -> FeatureNetwork:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from backend.digest import sha256_of
 from backend.errors import ModelError
 from backend.models.bundle import CARD, CONFIG, WEIGHTS, Bundle, open_bundle
 from backend.protocol import data_home
@@ -53,7 +53,7 @@ def _install(folder: Path, sha256: str) -> Bundle:
     bundle = open_bundle(folder)
     if not ID.fullmatch(bundle.config.id):
         raise ModelError(f"The model's id {bundle.config.id!r} has characters that a folder cannot have.")
-    if sha256 and _sha256(bundle.weights) != sha256:
+    if sha256 and sha256_of(bundle.weights) != sha256:
         raise ModelError(f"The weights of {bundle.config.id} are not those that were asked for: their SHA-256 differs.")
     bundle.load()
     target = data_home() / "models" / bundle.config.id
@@ -67,11 +67,6 @@ def _install(folder: Path, sha256: str) -> Bundle:
             shutil.copyfile(folder / name, partial / name)
     partial.rename(target)
     return open_bundle(target)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _download(url: str, path: Path) -> None:

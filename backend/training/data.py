@@ -12,6 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from backend.errors import InputError
+from backend.raster.averaging import average_down
 from backend.training.chips import ChipSet, is_chip_set
 from backend.training.split import ImageEntry, entries, require_training_split
 
@@ -28,15 +29,6 @@ class Picture:
     path: Path
 
 
-def average_down(pixels: NDArray, factor: int) -> NDArray[np.float32]:
-    """Area average over ``factor`` x ``factor`` blocks: (rows, cols, bands) -> (rows / factor, ...), float32."""
-    if factor == 1:
-        return pixels.astype(np.float32)
-    rows, cols = (n // factor * factor for n in pixels.shape[:2])
-    blocks = pixels[:rows, :cols].reshape(rows // factor, factor, cols // factor, factor, -1)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
-
-
 def read_picture(entry: ImageEntry) -> Picture:
     """The entry's pixels as RGB."""
     from PIL import Image as PilImage
@@ -50,6 +42,12 @@ def read_picture(entry: ImageEntry) -> Picture:
     if entry.gsd_m is None:
         raise InputError(f"The metres per pixel of {entry.path} are not known.")
     return Picture(pixels, entry.gsd_m * entry.average, entry.source, entry.path)
+
+
+def turned(pixels: NDArray, rng: np.random.Generator) -> NDArray:
+    """(rows, cols, bands) turned by some quarters and mirrored or not, at random."""
+    quarters = np.rot90(pixels, int(rng.integers(4)))
+    return quarters[:, ::-1] if rng.random() < 0.5 else quarters
 
 
 def is_rgb(path: Path) -> bool:

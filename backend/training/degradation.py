@@ -201,6 +201,15 @@ def resized(x: Tensor, size: list[int], mode: str) -> Tensor:
     return F.interpolate(x[None], size=size, mode=mode, **options)[0]
 
 
+def reduce_bicubic(x: Tensor, scale: int) -> Tensor:
+    """The bicubic reduction with its low-pass, as imaging libraries do it: (3, h, w) -> (3, h / scale, w / scale).
+
+    It may overshoot the range of ``x`` a little.
+    """
+    size = [n // scale for n in x.shape[-2:]]
+    return F.interpolate(x[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+
+
 def noise_like(x: Tensor, noise: Noise, rng: np.random.Generator) -> Tensor:
     """Noise of the shape of (3, h, w), to be added."""
     of = x.mean(dim=0, keepdim=True) if noise.grey else x

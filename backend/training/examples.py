@@ -19,8 +19,9 @@ from torch.utils.data import Dataset
 from backend.diffusion.losses import draw_times
 from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import PlanError
-from backend.training.data import Picture, Pool, average_down
-from backend.training.degradation import degrade, draw
+from backend.raster.averaging import average_down
+from backend.training.data import Picture, Pool, turned
+from backend.training.degradation import degrade, draw, reduce_bicubic
 
 DEGRADATIONS = ("area", "bicubic", "high-order")
 
@@ -67,9 +68,8 @@ class Examples(Dataset):
         """Example ``index``, without the batch's dimension."""
         rng = np.random.default_rng((self.seed, index))
         picture, reduction = self.pool.draw(index, rng)
-        cut = crop_with_context(picture, reduction, self.cropping, rng)
-        cut = np.rot90(cut, int(rng.integers(4)))
-        wide = torch.from_numpy(np.ascontiguousarray(cut[:, ::-1] if rng.random() < 0.5 else cut)).permute(2, 0, 1)
+        cut = turned(crop_with_context(picture, reduction, self.cropping, rng), rng)
+        wide = torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)
         low = low_resolution(wide / 255, self.cropping, rng) * 2 - 1
         crop, margin = self.cropping.crop, self.cropping.context * self.cropping.scale
         high = wide[:, margin:margin + crop, margin:margin + crop] / 127.5 - 1
@@ -102,20 +102,13 @@ def low_resolution(wide: Tensor, cropping: Cropping, rng: np.random.Generator) -
     if cropping.degradation == "high-order":
         return degrade(wide, cropping.scale, draw(rng), rng)
     if cropping.degradation == "bicubic":
-        return reduce_bicubic(wide, cropping.scale)
+        return reduce_bicubic(wide, cropping.scale).clamp(0, 1)
     return _area(wide, cropping.scale, rng)
-
-
-def reduce_bicubic(wide: Tensor, scale: int) -> Tensor:
-    """The bicubic reduction with its low-pass, as imaging libraries do it: (3, h, w) -> (3, h / scale, w / scale)."""
-    size = [n // scale for n in wide.shape[-2:]]
-    low = F.interpolate(wide[None], size=size, mode="bicubic", antialias=True, align_corners=False)
-    return low[0].clamp(0, 1)
 
 
 def _area(wide: Tensor, scale: int, rng: np.random.Generator) -> Tensor:
     """Mostly area averages, a fifth bicubic, with a little noise."""
-    low = reduce_bicubic(wide, scale) if rng.random() < 0.2 else F.avg_pool2d(wide[None], scale)[0]
+    low = reduce_bicubic(wide, scale).clamp(0, 1) if rng.random() < 0.2 else F.avg_pool2d(wide[None], scale)[0]
     noise = torch.from_numpy(rng.standard_normal(low.shape, dtype=np.float32))
     return (low + rng.uniform(0, 0.006) * noise).clamp(0, 1)
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError, MetaEarthError
+from backend.raster.averaging import area_average
 from backend.raster.grid import Grid, Region
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
-from backend.training.data import average_down
 from backend.training.split import ImageEntry
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".jpg", ".jpeg", ".png", ".img", ".bmp")
@@ -57,8 +57,8 @@ class Imagery:
     def read(self, source: RasterSource, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The pixels of a region, (rows, cols, 3), stretched to 8 bit, and which are valid, (rows, cols)."""
         pixels = source.read(region.scaled(self.factor))
-        values = average_down(self.stretch.apply(pixels.values).transpose(1, 2, 0), self.factor)
-        valid = average_down(pixels.valid[..., None], self.factor)[..., 0] == 1
+        values = area_average(self.stretch.apply(pixels.values), self.factor).transpose(1, 2, 0)
+        valid = area_average(pixels.valid, self.factor) == 1
         grey = np.rint((values + 1) * 127.5).astype(np.uint8)
         return (grey if grey.shape[2] == 3 else grey.repeat(3, axis=2)), valid
 

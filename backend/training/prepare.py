@@ -8,8 +8,8 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from backend.errors import InputError, PlanError
 from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
-from backend.raster.source import RasterSource
 from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, write_shard
 from backend.training.imagery import Imagery, imagery_of, plain_entries
 from backend.training.places import Cells, box_of, split_of, with_neighbours
@@ -103,8 +102,7 @@ def census(wanted: Preparation, check: Check) -> Census:
         reason = next(iter(found.skipped.values()), "no raster fits the collection")
         raise InputError(f"No training chip can be cut: {reason}.")
     chips: dict[str, list[Candidate]] = {split: [] for split in SPLITS}
-    coarsest = max(i.gsd_m for i in found.imagery if i.split is None) if any(
-        i.split is None for i in found.imagery) else 1.0
+    coarsest = max((i.gsd_m for i in found.imagery if i.split is None), default=1.0)
     cells = Cells(wanted.cell_km * 1000 or 8 * wanted.chip * coarsest)
     for number, imagery in enumerate(found.imagery):
         check()
@@ -143,31 +141,25 @@ def unfit(pixels: NDArray[np.uint8], valid: NDArray[np.bool_], max_cloud: float)
 
 def cut_shard(path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float) -> None:
     """Write the shard of these candidates, with what was dropped beside it."""
-    dropped: Counter[str] = Counter()
-    with ExitStack() as stack:
-        chips = _chips(path, candidates, imagery, max_cloud, dropped, stack)
-        kept = list(chips)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
-    write_shard(path, kept)
+    write_shard(path, _chips(path, candidates, imagery, max_cloud))
 
 
 def _chips(
-    path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float, dropped: Counter[str],
-    stack: ExitStack,
+    path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float
 ) -> Iterator[tuple[str, NDArray[np.uint8], ChipFacts]]:
-    opened: dict[int, RasterSource] = {}
-    for number, candidate in enumerate(candidates):
-        of = imagery[candidate.imagery]
-        if candidate.imagery not in opened:
-            stack.close()
-            opened = {candidate.imagery: stack.enter_context(of.open())}
-        pixels, valid = of.read(opened[candidate.imagery], candidate.region)
-        reason = unfit(pixels, valid, max_cloud)
-        if reason:
-            dropped[reason] += 1
-        else:
-            yield f"{path.parent.name}_{path.stem}_{number:04d}", pixels, facts_of(of, candidate.region)
+    dropped: Counter[str] = Counter()
+    for index, group in groupby(enumerate(candidates), lambda numbered: numbered[1].imagery):
+        of = imagery[index]
+        with of.open() as source:
+            for number, candidate in group:
+                pixels, valid = of.read(source, candidate.region)
+                reason = unfit(pixels, valid, max_cloud)
+                if reason:
+                    dropped[reason] += 1
+                else:
+                    yield f"{path.parent.name}_{path.stem}_{number:04d}", pixels, facts_of(of, candidate.region)
+    # here, not after the shard is written: the index that appears then says that all of it is there
+    path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
 
 
 def facts_of(imagery: Imagery, region: Region) -> ChipFacts:

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from backend.errors import ExtentError, PlanError
 from backend.jobs.plan import JobPlan
@@ -78,8 +77,5 @@ def tags_of_view(plan: JobPlan, stage: int, gsd_m: float) -> dict[str, str]:
 
 def write_png(path: Path, seen: View, tags: dict[str, str]) -> None:
     """A view as RGB, black where it is not valid, with its tags as text."""
-    text = PngInfo()
-    for key, value in tags.items():
-        text.add_text({"TIFFTAG_IMAGEDESCRIPTION": "Description", "TIFFTAG_SOFTWARE": "Software"}.get(key, key), value)
     with complete_file(path) as partial, writing(path):
-        Image.fromarray(seen.image).save(partial, pnginfo=text)
+        Image.fromarray(seen.image).save(partial, pnginfo=provenance.png_text(tags))

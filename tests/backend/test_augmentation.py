@@ -9,9 +9,10 @@ import pytest
 import rasterio
 from PIL import Image
 
-from backend.augmentation import AugmentSettings, area_average, augment, find_chips, variants_of
+from backend.augmentation import AugmentSettings, augment, find_chips, variants_of
 from backend.errors import Cancelled, InputError, MissingCrsError, OutputError
 from backend.progress import go_on, silent
+from backend.raster.averaging import area_average
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import HeldOutError, InputError, ModelError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import find_bundle, open_bundle
+from backend.raster.averaging import average_down
 from backend.training.checkpoint import CHECKPOINT
 from backend.training.chips import ChipFacts, ChipSet, write_shard
-from backend.training.data import ChipPool, PictureFolder, average_down, is_rgb
+from backend.training.data import ChipPool, PictureFolder, is_rgb
 from backend.training.examples import BatchNumbers, Cropping, Examples, collate
 from backend.training.processes import Processes
 from backend.training.run import train_bundle

@@ -16,6 +16,7 @@ from backend.evaluation.table import Row, Table
 from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
+from backend.raster.averaging import area_average
 
 EDGE = 16
 SHOWN = 6
@@ -74,10 +75,8 @@ def octave_ratios(
 
 def consistency_db(made: NDArray[np.float32], low: NDArray[np.float32]) -> float:
     """PSNR in dB of the made image's area average against the source; at most 99."""
-    bands, rows, cols = low.shape
-    factor = made.shape[1] // rows
-    down = made.reshape(bands, rows, factor, cols, factor).mean(axis=(2, 4))
-    return float(10 * np.log10(255**2 / max(float(np.square(down - low).mean()), 1e-5)))
+    difference = area_average(made, made.shape[1] // low.shape[1]) - low
+    return float(10 * np.log10(255**2 / max(float(np.square(difference).mean()), 1e-5)))
 
 
 def row(comparisons: list[Comparison]) -> Row:
