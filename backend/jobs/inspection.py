@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.models.bundle import list_bundles
+from backend.models.bundle import ModelConfig, list_bundles
 from backend.protocol import RasterInfo
 from backend.raster.grid import pixel_sides_m
 from backend.raster.source import RasterSource
@@ -15,9 +15,11 @@ def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
         sides = pixel_sides_m(source.grid)
         fitting = []
         for bundle in list_bundles():
-            finest, coarsest = bundle.config.ground_resolution_m
-            if bundle.has_weights and finest <= size / bundle.config.network.scale <= coarsest:
-                fitting.append(bundle.config.id)
+            config = bundle.config
+            if isinstance(config, ModelConfig) and bundle.has_weights:
+                finest, coarsest = config.ground_resolution_m
+                if finest <= size / config.network.scale <= coarsest:
+                    fitting.append(config.id)
         return RasterInfo(
             path=path,
             driver=source.driver,

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,10 +18,14 @@ from backend.digest import sha256_of
 from backend.errors import ModelError
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
+from backend.models.scene_config import SceneNetworkConfig
+from backend.models.scene_network import SceneNetwork
 from backend.protocol import data_home
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "resources" / "models"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+SCENE = "scene"
+"""The ``kind`` of MetaEarth-MM's bundles; a cascade's have none."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All of a bundle's ``config.json``."""
+    """All of the ``config.json`` of a cascade's bundle."""
 
     id: str
     title: str
@@ -74,13 +78,68 @@ class ModelConfig:
             raise ModelError(f"The model predicts {config.prediction!r}; only eps and v are known.")
         return config
 
+    def build(self) -> CascadeNetwork:
+        """The network, its weights random."""
+        return CascadeNetwork(self.network)
+
 
 @dataclass(frozen=True)
-class Bundle:
+class SceneModelConfig:
+    """All of the ``config.json`` of a MetaEarth-MM bundle.
+
+    ``relative``: modalities that it knows without their unit, because it was trained on imagery that had none; what it
+    makes of them is of 8 bits. ``untrained``: modalities that it has parts for, but saw no imagery of.
+    """
+
+    id: str
+    title: str
+    network: SceneNetworkConfig
+    ground_resolution_m: tuple[float, float]
+    profile: Profile
+    licence: str
+    training: dict[str, Any]
+    relative: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
+    kind: str = SCENE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SceneModelConfig:
+        """The configuration in ``values``; `ModelError` if a part is missing or unknown."""
+        try:
+            finest, coarsest = values["ground_resolution_m"]
+            return cls(
+                id=str(values["id"]),
+                title=str(values["title"]),
+                network=SceneNetworkConfig.from_dict(values["network"]),
+                ground_resolution_m=(float(finest), float(coarsest)),
+                profile=Profile(**values["profile"]),
+                licence=str(values["licence"]),
+                training=dict(values.get("training", {})),
+                relative=tuple(values.get("relative", ())),
+                untrained=tuple(values.get("untrained", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error
+
+    def build(self) -> SceneNetwork:
+        """The network, its weights random."""
+        return SceneNetwork(self.network)
+
+
+AnyConfig = ModelConfig | SceneModelConfig
+Config = TypeVar("Config", bound=AnyConfig, covariant=True)
+
+
+@dataclass(frozen=True)
+class Bundle(Generic[Config]):
     """A bundle on disk, its configuration read, its weights not."""
 
     folder: Path
-    config: ModelConfig
+    config: Config
 
     @property
     def weights(self) -> Path:
@@ -96,15 +155,24 @@ class Bundle:
         """SHA-256 of configuration and weights together, in hexadecimal."""
         return sha256_of(self.folder / CONFIG, self.weights)
 
-    def load(self, dtype: torch.dtype = torch.float32) -> CascadeNetwork:
+    @overload
+    def load(self: Bundle[ModelConfig], dtype: torch.dtype = ...) -> CascadeNetwork: ...
+
+    @overload
+    def load(self: Bundle[SceneModelConfig], dtype: torch.dtype = ...) -> SceneNetwork: ...
+
+    @overload
+    def load(self: Bundle[AnyConfig], dtype: torch.dtype = ...) -> torch.nn.Module: ...
+
+    def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         """The network with its weights, in evaluation mode; names, shapes and finiteness are checked first."""
         if not self.has_weights:
             raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
         with torch.device("meta"):
-            network = CascadeNetwork(self.config.network)
+            network: torch.nn.Module = self.config.build()
         state = read_weights(self.weights, {k: tuple(v.shape) for k, v in network.state_dict().items()})
         network.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)
-        return network.eval().requires_grad_(False).channels_last()
+        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -132,13 +200,13 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype
     partial.replace(path)
 
 
-def open_bundle(folder: Path) -> Bundle:
-    """The bundle in ``folder``."""
+def open_bundle(folder: Path) -> Bundle[AnyConfig]:
+    """The bundle in ``folder``, of whatever kind."""
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} is no model bundle: its {CONFIG} cannot be read ({error}).") from error
-    return Bundle(folder, ModelConfig.from_dict(values))
+    return Bundle(folder, (SceneModelConfig if values.get("kind") == SCENE else ModelConfig).from_dict(values))
 
 
 def model_folders() -> list[Path]:
@@ -146,9 +214,9 @@ def model_folders() -> list[Path]:
     return [data_home() / "models", EMBEDDED]
 
 
-def list_bundles() -> list[Bundle]:
+def list_bundles() -> list[Bundle[AnyConfig]]:
     """Every readable bundle; of two with one id, the user's own."""
-    found: dict[str, Bundle] = {}
+    found: dict[str, Bundle[AnyConfig]] = {}
     for root in model_folders():
         for folder in sorted(root.glob("[!.]*")) if root.is_dir() else []:
             if (folder / CONFIG).is_file() and folder.name not in found:
@@ -159,7 +227,7 @@ def list_bundles() -> list[Bundle]:
     return list(found.values())
 
 
-def find_bundle(id_or_folder: str) -> Bundle:
+def find_any_bundle(id_or_folder: str) -> Bundle[AnyConfig]:
     """The bundle with that id, or in that folder; `ModelError` names the known ones."""
     for root in model_folders():
         if "/" not in id_or_folder and "\\" not in id_or_folder and (root / id_or_folder / CONFIG).is_file():
@@ -170,7 +238,31 @@ def find_bundle(id_or_folder: str) -> Bundle:
     raise ModelError(f"There is no model {id_or_folder!r}. Known models: {known}; or name the folder of a bundle.")
 
 
-def save_bundle(folder: Path, config: ModelConfig, state: dict[str, torch.Tensor]) -> None:
+def find_bundle(id_or_folder: str) -> Bundle[ModelConfig]:
+    """The cascade's bundle with that id, or in that folder; `ModelError` if there is none."""
+    return as_cascade(find_any_bundle(id_or_folder))
+
+
+def as_cascade(bundle: Bundle[AnyConfig]) -> Bundle[ModelConfig]:
+    """The bundle itself, if it makes rasters finer; else `ModelError`."""
+    if not isinstance(bundle.config, ModelConfig):
+        raise ModelError(f"The model {bundle.config.id} translates between modalities; it makes no raster finer.")
+    return Bundle(bundle.folder, bundle.config)
+
+
+def as_scene(bundle: Bundle[AnyConfig]) -> Bundle[SceneModelConfig]:
+    """The bundle itself, if it translates between modalities; else `ModelError`."""
+    if not isinstance(bundle.config, SceneModelConfig):
+        raise ModelError(f"The model {bundle.config.id} makes rasters finer; it knows no modalities.")
+    return Bundle(bundle.folder, bundle.config)
+
+
+def find_scene_bundle(id_or_folder: str) -> Bundle[SceneModelConfig]:
+    """MetaEarth-MM's bundle with that id, or in that folder; `ModelError` if there is none."""
+    return as_scene(find_any_bundle(id_or_folder))
+
+
+def save_bundle(folder: Path, config: AnyConfig, state: dict[str, torch.Tensor]) -> None:
     """Write configuration and fp16 weights; the card is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")

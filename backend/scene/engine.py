@@ -17,7 +17,7 @@ from torch import Tensor
 from backend.cascade.engine import out_of_memory
 from backend.diffusion.flow import adams_bashforth
 from backend.errors import DeviceError, NetworkOutputError
-from backend.models.bundle import Bundle, find_bundle
+from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.tiling.noise import noise_field
 
@@ -39,11 +39,9 @@ class Observed:
 def load_scene_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> SceneNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
     try:
-        network = find_bundle(folder).load(dtype).to(device)
+        return find_scene_bundle(folder).load(dtype).to(device)
     except torch.OutOfMemoryError as error:
         raise DeviceError("The GPU's memory is too small for this model. Choose the CPU as device.") from error
-    assert isinstance(network, SceneNetwork)
-    return network
 
 
 def noise_key(modality: str) -> int:
@@ -58,7 +56,7 @@ class SceneEngine:
     ``on_evaluation`` is told the number of windows after each evaluation, and may raise.
     """
 
-    bundle: Bundle
+    bundle: Bundle[SceneModelConfig]
     sha256: str
     steps: int
     device: str

@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from backend.models.scene_config import SceneNetworkConfig
 from backend.raster.averaging import average_down
 from backend.scene.modality import Modality
-from backend.training.data import turned
 from backend.training.scene_objective import SceneBatch
 
 Values = NDArray[np.float32]
