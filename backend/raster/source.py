@@ -67,7 +67,8 @@ class RasterSource:
     """An open raster; use as a context manager.
 
     ``pixel_size_m`` overrides the metres per pixel, ``resample_to_m`` reads the raster on a grid of that
-    many metres per pixel with the same corner.
+    many metres per pixel with the same corner, ``onto`` on another raster's grid. ``classes``: the values are numbers
+    of classes, which have no mean; a palette is not applied.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class RasterSource:
         bands: list[int] | None = None,
         pixel_size_m: float | None = None,
         resample_to_m: float | None = None,
+        onto: Grid | None = None,
+        classes: bool = False,
     ) -> None:
-        self.path = path
+        self.path, self.classes = path, classes
         self._stack = ExitStack()
         try:
             with rasterio.Env(**GDAL_OPTIONS):  # not for longer: an Env belongs to a thread, a source does not
@@ -85,6 +88,8 @@ class RasterSource:
                 self.grid = self._native_grid(pixel_size_m)
                 self._set_bands(bands)
                 self._data = self._file if resample_to_m is None else self._resampled(resample_to_m)
+                if onto is not None:
+                    self._data = self._aligned(onto)
         except BaseException:
             self.close()
             raise
@@ -131,8 +136,8 @@ class RasterSource:
         self.alpha_band = next((i + 1 for i, c in enumerate(f.colorinterp) if c == ColorInterp.alpha), None)
         self.palette = None
         if bands is None:
-            bands = shown_bands(list(f.colorinterp))
-            if len(bands) == 1 and f.colorinterp[bands[0] - 1] == ColorInterp.palette:
+            bands = [1] if self.classes else shown_bands(list(f.colorinterp))
+            if not self.classes and len(bands) == 1 and f.colorinterp[bands[0] - 1] == ColorInterp.palette:
                 self.palette = palette_table(f.colormap(bands[0]))
         if max(bands) > f.count:
             raise InputError(f"Band {max(bands)} was asked for, but {Path(self.path).name} has {f.count}.")
@@ -156,8 +161,28 @@ class RasterSource:
                 "give a number of stages instead of a target resolution."
             )
         self.grid = Grid(height, width, transform, f.crs, resolution_m)
-        method = Resampling.average if factor > 1 else Resampling.cubic
-        if self.palette is not None:
+        return self._warped(Resampling.average if factor > 1 else Resampling.cubic, self.needs_alpha)
+
+    def _aligned(self, grid: Grid) -> rasterio.DatasetReader | WarpedVRT:
+        """The raster on ``grid``; `InputError` if it cannot be told how it lies there."""
+        own, self.grid = self.grid, grid
+        same_shape = (own.height, own.width) == (grid.height, grid.width)
+        if own.crs is None or grid.crs is None:
+            if same_shape and own.crs == grid.crs:
+                return self._data
+            raise InputError(
+                f"{Path(self.path).name} cannot be laid over the other rasters: without a coordinate reference system "
+                f"it must have their size, {grid.width} x {grid.height} pixels."
+            )
+        if same_shape and own.crs == grid.crs and own.transform.almost_equals(grid.transform, 1e-6 * grid.transform.a):
+            return self._data
+        method = Resampling.average if grid.pixel_size_m > 1.5 * own.pixel_size_m else Resampling.cubic
+        return self._warped(method, True)
+
+    def _warped(self, method: Resampling, has_holes: bool) -> WarpedVRT:
+        """The file on ``self.grid``; palettes and classes are not averaged."""
+        f, grid = self._file, self.grid
+        if self.palette is not None or self.classes:
             method = Resampling.nearest
         return self._stack.enter_context(
             WarpedVRT(
@@ -165,12 +190,12 @@ class RasterSource:
                 src_crs=f.crs,
                 src_nodata=self.nodata,
                 nodata=self.nodata,
-                crs=f.crs,
-                transform=transform,
-                height=height,
-                width=width,
+                crs=grid.crs,
+                transform=grid.transform,
+                height=grid.height,
+                width=grid.width,
                 resampling=method,
-                add_alpha=self.alpha_band is None and self.nodata is None and self.needs_alpha,
+                add_alpha=self.alpha_band is None and self.nodata is None and has_holes,
             )
         )
 
@@ -215,8 +240,10 @@ class RasterSource:
 
     def stretch(self) -> Stretch:
         """8-bit data: identity; others: percentiles of a decimated read of the whole layer, whatever the extent."""
-        if self.dtype == np.uint8:
-            return identity_stretch(self.out_bands)
+        return identity_stretch(self.out_bands) if self.dtype == np.uint8 else self.percentiles()
+
+    def percentiles(self) -> Stretch:
+        """The stretch of a decimated read of the whole layer's percentiles."""
         side = max(self.grid.height, self.grid.width)
         factor = max(1.0, side / SAMPLE_SIDE)
         shape = (max(1, round(self.grid.height / factor)), max(1, round(self.grid.width / factor)))

@@ -22,11 +22,16 @@ BUILT_IN = Path(__file__).with_name("modalities.toml")
 
 @dataclass(frozen=True)
 class MapClass:
-    """A class of a map: its number in rasters, its name, and its colour as red, green and blue of 0 to 255."""
+    """A class of a map: its number in rasters, its name, and its colour as red, green and blue of 0 to 255.
+
+    ``tags``: KEY or KEY=VALUE of OpenStreetMap features that belong to it; lines are drawn ``width_m`` wide.
+    """
 
     value: int
     name: str
     colour: tuple[int, int, int]
+    tags: tuple[str, ...] = ()
+    width_m: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,11 @@ def _colour(text: str) -> tuple[int, int, int]:
 
 
 def _modality(values: dict[str, Any]) -> Modality:
-    classes = tuple(MapClass(int(c["value"]), str(c["name"]), _colour(c["colour"])) for c in values.get("class", ()))
+    classes = tuple(
+        MapClass(int(c["value"]), str(c["name"]), _colour(c["colour"]), tuple(c.get("tags", ())),
+                 float(c.get("width_m", 1.0)))
+        for c in values.get("class", ())
+    )
     made_from = tuple((*name.split(".", 1), float(weight)) for name, weight in values.get("from", {}).items())
     found = Modality(
         str(values["id"]),

@@ -1,6 +1,7 @@
 """A prepared training set on disk: chips of one size in tar shards, with an index a shard.
 
-The format is WebDataset's (tar shards of ``key.png`` and ``key.json``): it is plain POSIX tar, so that any tool reads
+The format is WebDataset's (tar shards of ``key.png`` and ``key.json``, and ``key.nir.png`` where a place is known in
+other modalities too): it is plain POSIX tar, so that any tool reads
 it and object stores stream it from front to back, and a shard holds a thousand chips, so that a million chips are a
 thousand files. The index beside each shard names every chip's bytes: the trainer draws chips in any order from it.
 """
@@ -15,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class ChipRecord:
     """A chip's line in the index: where its picture lies in the shard, and what it shows.
 
     ``gsd_m``: metres per pixel. ``longitude`` and ``latitude`` of its centre in degrees, where they are known.
+    ``modality``: what the picture is, if that is known; ``others``: "nir:OFFSET:SIZE osm:OFFSET:SIZE".
     """
 
     key: str
@@ -44,11 +46,16 @@ class ChipRecord:
     latitude: float | None
     source: str
     licence: str
+    modality: str = ""
+    others: str = ""
 
 
 @dataclass(frozen=True)
 class ChipFacts:
-    """What is known of a chip: all of its ``key.json``. ``window``: row and column of its first pixel at ``gsd_m``."""
+    """What is known of a chip: all of its ``key.json``. ``window``: row and column of its first pixel at ``gsd_m``.
+
+    ``derived``: those of its modalities that no sensor has seen.
+    """
 
     gsd_m: float
     longitude: float | None
@@ -59,28 +66,47 @@ class ChipFacts:
     window: tuple[int, int]
     crs: str
     transform: tuple[float, ...]
+    modality: str = ""
+    derived: tuple[str, ...] = ()
 
 
-def write_shard(path: Path, chips: Iterable[tuple[str, Chip, ChipFacts]]) -> int:
-    """Write (key, pixels (rows, cols, 3), facts) into a shard and its index; the number of chips.
+class CutChip(NamedTuple):
+    """A chip to be written: pixels (rows, cols, 3), and (rows, cols, bands) of other modalities."""
+
+    key: str
+    pixels: Chip
+    facts: ChipFacts
+    others: dict[str, Chip]
+
+
+def write_shard(path: Path, chips: Iterable[CutChip]) -> int:
+    """Write chips into a shard and its index; the number of chips.
 
     The index appears last, whole: a shard that has one is finished.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     records, partial = [], path.with_suffix(".part")
     with partial.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, pixels, facts in chips:
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, "PNG")
-            offset = _add(tar, f"{key}.png", buffer.getvalue())
-            _add(tar, f"{key}.json", json.dumps(asdict(facts)).encode())
+        for key, pixels, facts, others in chips:
             place = facts.longitude, facts.latitude
-            size = buffer.getbuffer().nbytes
-            records.append(ChipRecord(key, offset, size, facts.gsd_m, *place, facts.source, facts.licence))
+            offset, size = _add_picture(tar, f"{key}.png", pixels)
+            beside = {name: _add_picture(tar, f"{key}.{name}.png", other) for name, other in others.items()}
+            _add(tar, f"{key}.json", json.dumps(asdict(facts)).encode())
+            told = " ".join(f"{name}:{start}:{length}" for name, (start, length) in beside.items())
+            records.append(
+                ChipRecord(key, offset, size, facts.gsd_m, *place, facts.source, facts.licence, facts.modality, told)
+            )
     _flush_to_disk(partial)
     partial.replace(path)
     _write_index(path.with_suffix(".csv"), records)
     return len(records)
+
+
+def _add_picture(tar: tarfile.TarFile, name: str, pixels: Chip) -> tuple[int, int]:
+    """Add pixels (rows, cols, 1 or 3) as PNG; the offset of its bytes and their number."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return _add(tar, name, buffer.getvalue()), buffer.getbuffer().nbytes
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -120,6 +146,8 @@ def _read_index(path: Path) -> Iterator[ChipRecord]:
                 latitude,
                 row["source"],
                 row["licence"],
+                row.get("modality", ""),
+                row.get("others", ""),
             )
 
 
@@ -146,11 +174,24 @@ class ChipSet:
     def read(self, number: int) -> Chip:
         """The pixels of a chip: (rows, cols, 3)."""
         record = self.records[number]
+        return self._picture(number, record.offset, record.size, "RGB")
+
+    def read_all(self, number: int) -> dict[str, Chip]:
+        """A chip in all its modalities, (rows, cols, 1 or 3) each."""
+        record = self.records[number]
+        found = {record.modality: self._picture(number, record.offset, record.size)}
+        for told in record.others.split():
+            modality, offset, size = told.split(":")
+            found[modality] = self._picture(number, int(offset), int(size))
+        return found
+
+    def _picture(self, number: int, offset: int, size: int, mode: str | None = None) -> Chip:
         with self.shards[self._shard_of[number]].open("rb") as stream:
-            stream.seek(record.offset)
-            data = stream.read(record.size)
-        with Image.open(io.BytesIO(data)) as opened:
-            return np.asarray(opened.convert("RGB"))
+            stream.seek(offset)
+            data = stream.read(size)
+        with Image.open(io.BytesIO(data)) as picture:
+            pixels = np.asarray(picture if mode is None else picture.convert(mode))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def facts(self, number: int) -> dict[str, Any]:
         """All that is known of a chip; see `ChipFacts`."""

@@ -14,7 +14,7 @@ from backend.raster.averaging import area_average
 from backend.raster.grid import Grid, Region
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
-from backend.training.split import ImageEntry
+from backend.training.split import Companion, ImageEntry
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".jpg", ".jpeg", ".png", ".img", ".bmp")
 WHOLE = 0.02
@@ -27,7 +27,8 @@ class Imagery:
 
     ``gsd_m``: metres per pixel of the chips. ``grid``: that of the chips' pixels. ``native_m``: metres per pixel of a
     raster without CRS. ``split``: where it is fixed beforehand; else chips are split by their place, or by ``place``.
-    ``columns``: the columns of the raster that belong to it.
+    ``columns``: the columns of the raster that belong to it. ``modality``: what its ``bands`` show, if that is known;
+    ``companions`` show the same place in others, ``derived`` are to be made of these.
     """
 
     path: str
@@ -42,6 +43,10 @@ class Imagery:
     split: str | None
     place: str
     columns: tuple[int, int] | None
+    modality: str = ""
+    bands: tuple[int, ...] | None = None
+    companions: tuple[Companion, ...] = ()
+    derived: tuple[str, ...] = ()
 
     def regions(self, chip: int) -> Iterator[Region]:
         """The whole chips of ``chip`` pixels a side, without overlap, in row order."""
@@ -52,7 +57,8 @@ class Imagery:
 
     def open(self) -> RasterSource:
         """The raster behind it."""
-        return RasterSource(self.path, None, self.native_m, self.resample_to_m)
+        return RasterSource(self.path, None if self.bands is None else list(self.bands), self.native_m,
+                            self.resample_to_m)
 
     def read(self, source: RasterSource, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """The pixels of a region, (rows, cols, 3), stretched to 8 bit, and which are valid, (rows, cols)."""
@@ -102,20 +108,37 @@ def imagery_of(
 
 
 def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int) -> Iterator[Imagery]:
-    with RasterSource(str(entry.path), None, entry.gsd_m) as source:
-        grid, stretch = source.grid, source.stretch()
+    bands = None if entry.bands is None else list(entry.bands)
+    with RasterSource(str(entry.path), bands, entry.gsd_m) as source:
+        grid, stretch = source.grid, source.percentiles() if entry.percentiles else source.stretch()
     own = grid.pixel_size_m * entry.average
     for size in wanted or [own * 2**k for k in range(halvings + 1)]:
         factor, resample_to_m = _reduction(grid, size)
         if factor == 0:
             continue
         if resample_to_m is not None:
-            with RasterSource(str(entry.path), None, entry.gsd_m, resample_to_m) as source:
+            with RasterSource(str(entry.path), bands, entry.gsd_m, resample_to_m) as source:
                 coarse = source.grid
         else:
             size, coarse = grid.pixel_size_m * factor, reduced(grid, factor)
-        found = Imagery(str(entry.path.absolute()), entry.source, entry.licence, size, factor, resample_to_m,
-                        entry.gsd_m, coarse, stretch, entry.split, entry.place or entry.path.stem, entry.columns)
+        found = Imagery(
+            str(entry.path.absolute()),
+            entry.source,
+            entry.licence,
+            size,
+            factor,
+            resample_to_m,
+            entry.gsd_m,
+            coarse,
+            stretch,
+            entry.split,
+            entry.place or entry.path.stem,
+            entry.columns,
+            entry.modality,
+            entry.bands,
+            entry.companions,
+            entry.derived,
+        )
         if next(found.regions(chip), None) is not None:
             yield found
 

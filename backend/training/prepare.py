@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from backend.errors import InputError, PlanError
 from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
-from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, write_shard
+from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, CutChip, write_shard
+from backend.training.companions import opened
 from backend.training.imagery import Imagery, imagery_of, plain_entries
 from backend.training.places import Cells, box_of, split_of, with_neighbours
 from backend.training.split import all_entries, load_collection
@@ -78,7 +79,10 @@ class Census:
 
     def digest(self) -> str:
         """Hash of all chips that would be cut, and from what."""
-        parts = [(i.path, i.gsd_m, i.stretch.low, i.stretch.high, *Path(i.path).stat()[6:9:2]) for i in self.imagery]
+        parts: list[tuple] = [
+            (i.path, i.gsd_m, i.stretch.low, i.stretch.high, *Path(i.path).stat()[6:9:2]) for i in self.imagery
+        ]
+        parts += [(c.modality, str(c.path), c.path.stat().st_size) for i in self.imagery for c in i.companions]
         plan = [[c.imagery, c.region.top, c.region.left] for s in SPLITS for shard in self.shards[s] for c in shard]
         return hashlib.sha256(json.dumps([parts, plan], sort_keys=True).encode()).hexdigest()
 
@@ -146,18 +150,20 @@ def cut_shard(path: Path, candidates: list[Candidate], imagery: dict[int, Imager
 
 def _chips(
     path: Path, candidates: list[Candidate], imagery: dict[int, Imagery], max_cloud: float
-) -> Iterator[tuple[str, NDArray[np.uint8], ChipFacts]]:
+) -> Iterator[CutChip]:
     dropped: Counter[str] = Counter()
     for index, group in groupby(enumerate(candidates), lambda numbered: numbered[1].imagery):
         of = imagery[index]
-        with of.open() as source:
+        with opened(of) as (source, companions):
             for number, candidate in group:
                 pixels, valid = of.read(source, candidate.region)
-                reason = unfit(pixels, valid, max_cloud)
+                others = companions.read(candidate.region, pixels)
+                reason = unfit(pixels, valid, max_cloud) or ("alone" if of.modality and not others else None)
                 if reason:
                     dropped[reason] += 1
                 else:
-                    yield f"{path.parent.name}_{path.stem}_{number:04d}", pixels, facts_of(of, candidate.region)
+                    key = f"{path.parent.name}_{path.stem}_{number:04d}"
+                    yield CutChip(key, pixels, facts_of(of, candidate.region), others)
     # here, not after the shard is written: the index that appears then says that all of it is there
     path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
 
@@ -178,6 +184,8 @@ def facts_of(imagery: Imagery, region: Region) -> ChipFacts:
         (region.top, region.left),
         crs_name(imagery.grid.crs),
         tuple(imagery.grid.crop(region).transform)[:6],
+        imagery.modality,
+        imagery.derived,
     )
 
 

@@ -14,8 +14,27 @@ SPLIT_FILE = Path(__file__).with_name("split.toml")
 
 
 @dataclass(frozen=True)
+class Companion:
+    """The same place in another modality: bands of a raster, or a vector file that a map is drawn from.
+
+    ``values``: pairs of a raster's value and the class that it means. ``percentiles``: the values are stretched
+    between percentiles although they are of 8 bits.
+    """
+
+    modality: str
+    path: Path
+    bands: tuple[int, ...] | None = None
+    values: tuple[tuple[float, int], ...] = ()
+    percentiles: bool = False
+
+
+@dataclass(frozen=True)
 class ImageEntry:
-    """One file, or some of its columns, and the split it belongs to; what is None is not known beforehand."""
+    """One file, or some of its columns, and the split it belongs to; what is None is not known beforehand.
+
+    ``modality``: what its ``bands`` show, if that is known; ``companions`` show the same place otherwise. ``derived``:
+    modalities that are to be made of these.
+    """
 
     path: Path
     source: str
@@ -25,6 +44,11 @@ class ImageEntry:
     columns: tuple[int, int] | None = None
     licence: str = ""
     place: str | None = None
+    modality: str = ""
+    bands: tuple[int, ...] | None = None
+    percentiles: bool = False
+    companions: tuple[Companion, ...] = ()
+    derived: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,11 +87,26 @@ def entries_of(root: Path, path: Path, collection: Collection) -> list[ImageEntr
                 tuple(rule["columns"]) if "columns" in rule else None,
                 collection.licences.get(source, ""),
                 rule.get("place"),
+                rule.get("modality", ""),
+                tuple(rule["bands"]) if "bands" in rule else None,
+                bool(rule.get("percentiles", False)),
+                tuple(_companions(root, path, rule)),
+                tuple(rule.get("derived", ())),
             )
         )
         if "columns" not in rule:
             break
     return found
+
+
+def _companions(root: Path, path: Path, rule: dict) -> Iterator[Companion]:
+    """The companions of a file that are there; ``{stem}`` in their names is the file's own."""
+    for modality, told in rule.get("with", {}).items():
+        found = root / told["file"].format(stem=path.stem) if "file" in told else path
+        if found.is_file():
+            values = tuple((float(value), int(number)) for value, number in told.get("values", {}).items())
+            bands = tuple(told["bands"]) if "bands" in told else None
+            yield Companion(modality, found, bands, values, bool(told.get("percentiles", False)))
 
 
 def all_entries(root: Path, collection: Collection) -> Iterator[ImageEntry]:
