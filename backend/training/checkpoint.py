@@ -50,11 +50,11 @@ def save_state(folder: Path, state: TrainingState, facts: dict[str, Any]) -> Non
     partial.replace(path)
 
 
-def load_state(folder: Path, state: TrainingState) -> dict[str, Any] | None:
-    """Put what was saved into ``state``; the facts, or None if nothing is saved. `ModelError` if it is damaged."""
+def load_state(folder: Path, state: TrainingState) -> None:
+    """Put what was saved into ``state``, if there is anything; `ModelError` if it is damaged."""
     path = folder / CHECKPOINT
     if not path.is_file():
-        return None
+        return
     try:
         with safe_open(path, framework="pt") as opened:
             facts = json.loads(opened.metadata()[FACTS])
@@ -67,7 +67,6 @@ def load_state(folder: Path, state: TrainingState) -> dict[str, Any] | None:
             f"The checkpoint {path} does not fit this run ({error}). Choose another folder, or delete it."
         ) from error
     state.step, state.seconds = facts["step"], facts["seconds"]
-    return facts
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 
@@ -46,8 +47,6 @@ class Journal:
         path.parent.mkdir(exist_ok=True)
         picture.save(path)
         if self.board is not None:
-            import numpy as np
-
             self.board.add_image("validation", np.asarray(picture), step, dataformats="HWC")
 
 

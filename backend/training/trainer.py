@@ -61,7 +61,7 @@ class Trainer:
         self.steps = settings.total_steps(len(pool), processes.ranks)
         self.state = self._new_state(initial)
         folder.mkdir(parents=True, exist_ok=True)
-        self.resumed = load_state(folder, self.state) is not None
+        load_state(folder, self.state)
         self.objective = self._objective(self.state.network)
         self.judge = self._objective(self.state.average)
         self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective

@@ -18,19 +18,9 @@ Values = dict[str, Any]
 def prepare(values: Values, report: Report, check: Check) -> Values:
     """Cut a training set; its folder, the chips of each split, and its card."""
     given = check_fields(PREPARE.fields, values)
-    wanted = preparation.Preparation(
-        tuple(given["sources"]),
-        given["output"],
-        tuple(given["gsd"] or ()),
-        given["halvings"],
-        given["chip"],
-        given["max_cloud"],
-        given["cell_km"],
-        given["licence"],
-        given["source_resolution"],
-        given["collection"],
-    )
-    facts = preparation.prepare(wanted, given["workers"], report, check)
+    sources, gsd_m, workers = (given.pop(name) for name in ("sources", "gsd", "workers"))
+    wanted = preparation.Preparation(sources=tuple(sources), gsd_m=tuple(gsd_m or ()), **given)
+    facts = preparation.prepare(wanted, workers, report, check)
     card = (Path(wanted.output) / "README.md").read_text(encoding="utf-8")
     return {"output": wanted.output, **{split: facts["chips"][split] for split in SPLITS}, "text": card}
 
@@ -46,15 +36,15 @@ def train(values: Values, report: Report, check: Check) -> Values:
         raise FieldError("Give a training set and a folder for the trained model, or only try.")
     workers = usual_workers() if given["workers"] is None else given["workers"]
     step = train_bundle(
-        given["config"],
-        Path(given["data"]),
-        Path(given["output"]),
-        assignments,
-        given["device"],
-        beginning(given["config"], given["start"]),
-        workers,
-        report,
-        check,
+        config=given["config"],
+        data=Path(given["data"]),
+        output=Path(given["output"]),
+        assignments=assignments,
+        device=given["device"],
+        start=beginning(given["config"], given["start"]),
+        workers=workers,
+        report=report,
+        check=check,
     )
     return {"output": given["output"], "step": step, "text": f"The model in {given['output']} has {step} steps."}
 

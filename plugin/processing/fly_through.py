@@ -96,9 +96,7 @@ def with_altitudes(places: List[Tuple[float, float, float]], altitudes: List[flo
     given = [along[-1] * k / max(1, len(altitudes) - 1) for k in range(len(altitudes))]
     found = []
     for way in sorted({*along, *(given if len(altitudes) > 1 else [])}):
-        leg = min(max(k for k, start in enumerate(along) if start <= way), len(points) - 2)
-        span = along[leg + 1] - along[leg]
-        share = (way - along[leg]) / span if span else 0.0
+        leg, share = _leg_at(way, along)
         x = points[leg].x() + share * (points[leg + 1].x() - points[leg].x())
         y = points[leg].y() + share * (points[leg + 1].y() - points[leg].y())
         found.append((x, y, _altitude(way, given, altitudes)))
@@ -108,10 +106,15 @@ def with_altitudes(places: List[Tuple[float, float, float]], altitudes: List[flo
 def _altitude(way: float, given: List[float], altitudes: List[float]) -> float:
     if len(altitudes) == 1:
         return altitudes[0]
-    k = min(max(n for n, start in enumerate(given) if start <= way), len(given) - 2)
-    span = given[k + 1] - given[k]
-    share = (way - given[k]) / span if span else 0.0
-    return altitudes[k] ** (1 - share) * altitudes[k + 1] ** share
+    leg, share = _leg_at(way, given)
+    return altitudes[leg] ** (1 - share) * altitudes[leg + 1] ** share
+
+
+def _leg_at(way: float, marks: List[float]) -> Tuple[int, float]:
+    """The leg between two of the marks that ``way`` lies on, and how much of that leg lies behind it, from 0 to 1."""
+    leg = min(max(k for k, mark in enumerate(marks) if mark <= way), len(marks) - 2)
+    span = marks[leg + 1] - marks[leg]
+    return leg, (way - marks[leg]) / span if span else 0.0
 
 
 def transformed(places: List[Tuple[float, float, float]], to_source: QgsCoordinateTransform) -> List[List[float]]:
