@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from backend.errors import ModelError
-from backend.models.cascade_network import CascadeNetwork
 
 CHECKPOINT = "checkpoint.safetensors"
 FACTS = "facts"
@@ -24,8 +23,8 @@ FACTS = "facts"
 class TrainingState:
     """What a run changes as it goes: weights, their average, the optimiser, steps and seconds so far."""
 
-    network: CascadeNetwork
-    average: CascadeNetwork
+    network: nn.Module
+    average: nn.Module
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0

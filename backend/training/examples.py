@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -130,6 +130,9 @@ class BatchNumbers:
             part += 1
 
 
-def collate(examples: list[Batch]) -> Batch:
+Made = TypeVar("Made", bound=tuple)
+
+
+def collate(examples: list[Made]) -> Made:
     """Examples as one batch."""
-    return Batch(*(torch.stack(parts) for parts in zip(*examples)))
+    return type(examples[0])(*(torch.stack(parts) for parts in zip(*examples)))

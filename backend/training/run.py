@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from backend.errors import PlanError
-from backend.models.bundle import ModelConfig, find_bundle
+from backend.models.bundle import AnyConfig, find_any_bundle
 from backend.processes import peak_memory_bytes
 from backend.progress import Check, Report, go_on, silent
-from backend.training.data import Picture, training_pool, validation_pool
 from backend.training.processes import Processes, joined
 from backend.training.settings import TrainingSettings, changed
+from backend.training.tasks import task_of
 from backend.training.trainer import Trainer
 
 PAPER_CHIPS = 731_000
@@ -41,11 +41,12 @@ def train_bundle(
     ``accelerate launch`` every process takes its share of each step. The number of steps that the run has then.
     """
     model, settings = _changed(config, assignments)
-    initial = find_bundle(start).load().state_dict() if start else None
+    initial = find_any_bundle(start).load().state_dict() if start else None
+    task = task_of(model, settings)
 
     def run(processes: Processes) -> int:
-        pool = training_pool(data, settings.crop, settings.seed)
-        trainer = Trainer(model, settings, pool, output, processes, initial, validation_pool(data), workers)
+        pools = task.training_pool(data), task.validation_pool(data)
+        trainer = Trainer(model, settings, pools[0], output, processes, initial, pools[1], workers)
         trainer.run(report, check)
         return trainer.state.step
 
@@ -61,7 +62,7 @@ def smoke(config: str, assignments: list[str], device: str) -> str:
     model, settings = _changed(config, assignments)
     settings = dataclasses.replace(settings, epochs=0, steps=SMOKE_STEPS)
     with joined(device) as processes, tempfile.TemporaryDirectory() as name:
-        pool, folder = RandomPictures(settings.crop), Path(name)
+        pool, folder = task_of(model, settings).random_pool(), Path(name)
         # the first trainer is gone when the second is made: large networks fit into memory once
         Trainer(model, settings, pool, folder, processes).run(silent, go_on)
         again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, folder, processes)
@@ -74,12 +75,12 @@ def smoke(config: str, assignments: list[str], device: str) -> str:
         return _told(model, settings, processes, time.monotonic() - began, again)
 
 
-def _told(model: ModelConfig, settings: TrainingSettings, processes: Processes, seconds: float, run: Trainer) -> str:
+def _told(model: AnyConfig, settings: TrainingSettings, processes: Processes, seconds: float, run: Trainer) -> str:
     examples = settings.examples_a_step(processes.ranks)
     cuda = processes.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated() if cuda else peak_memory_bytes()
     hours = seconds / examples * PAPER_CHIPS * 30 / 3600
-    millions = run.state.network.count_parameters() / 1e6
+    millions = sum(p.numel() for p in run.state.network.parameters()) / 1e6
     return (
         f"{model.id} ({millions:.0f} M parameters) trains here: {seconds:.1f} s a step"
         f" of {examples} examples of {settings.crop} pixels ({examples / seconds:.3g} examples/s), at most"
@@ -88,9 +89,9 @@ def _told(model: ModelConfig, settings: TrainingSettings, processes: Processes, 
     )
 
 
-def _changed(config: str, assignments: list[str]) -> tuple[ModelConfig, TrainingSettings]:
+def _changed(config: str, assignments: list[str]) -> tuple[AnyConfig, TrainingSettings]:
     """The model with all its settings written out, and the settings."""
-    model = changed(find_bundle(config).config, assignments)
+    model = changed(find_any_bundle(config).config, assignments)
     settings = TrainingSettings(**model.training)
     return dataclasses.replace(model, training=dataclasses.asdict(settings)), settings
 
@@ -98,17 +99,3 @@ def _changed(config: str, assignments: list[str]) -> tuple[ModelConfig, Training
 def usual_workers() -> int:
     """Processes that make examples: one, more where there are many cores."""
     return max(1, min(8, (os.cpu_count() or 1) // 2))
-
-
-class RandomPictures:
-    """Pictures of nothing, to see whether a configuration runs."""
-
-    def __init__(self, side: int) -> None:
-        self.pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-
-    def __len__(self) -> int:
-        return 1
-
-    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
-        """Always the same."""
-        return Picture(self.pixels, 1.0, "random", Path("random")), 1

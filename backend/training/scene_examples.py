@@ -5,6 +5,8 @@ Example ``i`` is a function of the seed and ``i`` alone, as in the cascade's tra
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,18 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from backend.errors import InputError
 from backend.models.scene_config import SceneNetworkConfig
 from backend.raster.averaging import average_down
 from backend.scene.modality import Modality
+from backend.training.chips import ChipRecord, ChipSet
 from backend.training.scene_objective import SceneBatch
 
 Values = NDArray[np.float32]
+MODES = ("vae", "flow")
+"""What is trained: the picture autoencoder first, then the rest around it."""
 REDUCTIONS = (1, 1, 2, 3)
 OBSERVED_SHARE = 0.6
 """Of the examples whose streams are partly observed; in the others all have times of their own."""
 
 
-class Scene(Protocol):
+@dataclass(frozen=True)
+class Tuple:
     """One place: rasters of some modalities on one grid, (rows, cols, bands) uint8, and metres per pixel."""
 
     rasters: dict[str, NDArray[np.uint8]]
@@ -36,7 +43,7 @@ class ScenePool(Protocol):
     def __len__(self) -> int:
         """Scenes in an epoch."""
 
-    def draw_scene(self, index: int, rng: np.random.Generator) -> Scene:
+    def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
         """The scene of example ``index``."""
 
 
@@ -86,7 +93,7 @@ class SceneExamples(Dataset):
             torch.tensor(gsd_m, dtype=torch.float32),
         )
 
-    def _crops(self, scene: Scene, chosen: list[str], rng: np.random.Generator) -> tuple[Values, float]:
+    def _crops(self, scene: Tuple, chosen: list[str], rng: np.random.Generator) -> tuple[Values, float]:
         """One random crop of every chosen modality, equally turned and mirrored: (streams, 3, crop, crop)."""
         rows, cols = next(iter(scene.rasters.values())).shape[:2]
         fitting = [r for r in REDUCTIONS if min(rows, cols) >= self.crop * r] or [1]
@@ -124,6 +131,49 @@ def draw_stream_times(count: int, rng: np.random.Generator) -> NDArray[np.float3
     return times
 
 
-def collate_scenes(examples: list[SceneBatch]) -> SceneBatch:
-    """Examples as one batch."""
-    return SceneBatch(*(torch.stack(parts) for parts in zip(*examples)))
+class TuplePool:
+    """The chips of a prepared set that show a place in two modalities or more; rare pairs come as often as common ones.
+
+    A chip is drawn with a weight of one over the square root of how many show the same modalities.
+    """
+
+    def __init__(self, chips: ChipSet, modalities: tuple[str, ...], seed: int) -> None:
+        self.chips = chips
+        shown = [_shown(record) & set(modalities) for record in chips.records]
+        self.numbers = [number for number, found in enumerate(shown) if len(found) > 1]
+        if not self.numbers:
+            raise InputError(
+                f"The prepared set in {chips.folder} shows no place in two of {', '.join(modalities)}; prepare one with"
+                " a collection that names modalities, such as backend/training/tuples.toml."
+            )
+        alike = Counter(frozenset(shown[n]) for n in self.numbers)
+        weights = np.array([alike[frozenset(shown[n])] ** -0.5 for n in self.numbers])
+        self.weights = np.cumsum(weights) / weights.sum()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
+        """A random chip in all its modalities."""
+        place = min(int(np.searchsorted(self.weights, rng.random())), len(self.numbers) - 1)
+        number = self.numbers[place]
+        return Tuple(self.chips.read_all(number), self.chips.records[number].gsd_m)
+
+
+def _shown(record: ChipRecord) -> set[str]:
+    return {record.modality, *(told.split(":")[0] for told in record.others.split())}
+
+
+class RandomScenes:
+    """Scenes of nothing, to see whether a configuration runs."""
+
+    def __init__(self, side: int, modalities: tuple[str, ...]) -> None:
+        rng = np.random.default_rng(0)
+        self.scene = Tuple({m: rng.integers(0, 2, (side, side, 3), np.uint8) * 255 for m in modalities}, 1.0)
+
+    def __len__(self) -> int:
+        return 1
+
+    def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
+        """Always the same."""
+        return self.scene

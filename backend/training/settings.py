@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import PlanError
-from backend.models.bundle import ModelConfig
+from backend.models.bundle import AnyConfig
 
 NETWORK_PREFIX = "network."
 
@@ -17,7 +17,8 @@ NETWORK_PREFIX = "network."
 class TrainingSettings:
     """Settings of a run; ``batch`` is that of one process at one go, a step has ``accumulation`` of them in each.
 
-    ``epochs`` above 0 sets the number of steps. ``objective``: diffusion, or l1 for the regression baseline.
+    ``epochs`` above 0 sets the number of steps. ``objective``: diffusion, or l1 for the regression baseline; of
+    MetaEarth-MM vae, then flow, where ``scene_weight`` is that of the scene consistency loss.
     ``precision``: that of the network; weights and optimiser are float32 always.
     """
 
@@ -35,6 +36,7 @@ class TrainingSettings:
     times: str = "mixed"
     loss_weighting: str = "none"
     objective: str = "diffusion"
+    scene_weight: float = 0.1
     gradient_clip: float = 1.0
     gradient_checkpointing: bool = False
     precision: str = "bfloat16"
@@ -51,7 +53,7 @@ class TrainingSettings:
         return math.ceil(self.epochs * epoch / self.examples_a_step(ranks)) if self.epochs else self.steps
 
 
-def changed(config: ModelConfig, assignments: list[str]) -> ModelConfig:
+def changed(config: AnyConfig, assignments: list[str]) -> AnyConfig:
     """The model with NAME=VALUE applied to its training settings, or to its network as ``network.NAME=VALUE``.
 
     `PlanError` for unknown names and unfit values.
@@ -66,7 +68,8 @@ def changed(config: ModelConfig, assignments: list[str]) -> ModelConfig:
         if short not in defaults:
             raise PlanError(f"There is no training setting {name!r}; known: {', '.join(known)}, and network.NAME.")
         into[short] = _value(name, text, defaults[short])
-    return dataclasses.replace(config, training=training, network=type(config.network).from_dict(network))
+    made: Any = type(config.network).from_dict(network)
+    return dataclasses.replace(config, training=training, network=made)
 
 
 def _value(name: str, text: str, like: Any) -> Any:

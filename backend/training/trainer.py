@@ -9,25 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from backend.models.bundle import ModelConfig, save_bundle
-from backend.models.cascade_network import CascadeNetwork
-from backend.models.unet import Step
+from backend.models.bundle import AnyConfig, save_bundle
 from backend.progress import Check, Report
 from backend.training.checkpoint import TrainingState, load_state, save_state
-from backend.training.data import Pool
-from backend.training.examples import Batch, BatchNumbers, Cropping, Examples, collate
+from backend.training.examples import BatchNumbers, collate
 from backend.training.journal import Journal
-from backend.training.objective import Objective
 from backend.training.processes import Processes
 from backend.training.settings import TrainingSettings
-from backend.training.validation import validation_loss, validation_picture
+from backend.training.tasks import task_of
+from backend.training.validation import validation_loss
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -48,51 +46,41 @@ class Trainer:
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: AnyConfig,
         settings: TrainingSettings,
-        pool: Pool,
+        pool: Any,
         folder: Path,
         processes: Processes,
         initial: dict[str, Tensor] | None = None,
-        held_out: Pool | None = None,
+        held_out: Any = None,
         workers: int = 0,
     ) -> None:
         self.config, self.settings, self.folder, self.processes = config, settings, folder, processes
         self.steps = settings.total_steps(len(pool), processes.ranks)
+        self.task = task_of(config, settings)
         self.state = self._new_state(initial)
         folder.mkdir(parents=True, exist_ok=True)
         load_state(folder, self.state)
-        self.objective = self._objective(self.state.network)
-        self.judge = self._objective(self.state.average)
+        self.objective = self.task.objective(self.state.network)
+        self.judge = self.task.objective(self.state.average)
         self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective
-        self.held_out = None if held_out is None else self._examples(held_out)
-        self.batches = self._load(self._examples(pool), workers)
+        self.held_out = None if held_out is None else self.task.examples(held_out)
+        self.batches = self._load(self.task.examples(pool), workers)
 
     def _new_state(self, initial: dict[str, Tensor] | None) -> TrainingState:
         torch.manual_seed(self.settings.seed)
-        network = CascadeNetwork(self.config.network).to(self.processes.device).channels_last()
+        network = self.task.network().to(self.processes.device)
         if initial is not None:
             network.load_state_dict(initial)
-        for module in network.modules():
-            if isinstance(module, Step):
-                module.recompute = self.settings.gradient_checkpointing
         optimiser = torch.optim.AdamW(
-            network.parameters(),
+            [p for p in network.parameters() if p.requires_grad],
             lr=self.settings.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.settings.weight_decay,
         )
         return TrainingState(network, copy.deepcopy(network).requires_grad_(False), optimiser)
 
-    def _objective(self, network: CascadeNetwork) -> Objective:
-        return Objective(network, self.config, self.settings.objective, self.settings.loss_weighting)
-
-    def _examples(self, pool: Pool) -> Examples:
-        network, s = self.config.network, self.settings
-        cropping = Cropping(s.crop, network.scale, network.context, s.degradation)
-        return Examples(pool, cropping, self.config.schedule, s.times, s.seed)
-
-    def _load(self, examples: Examples, workers: int) -> Iterator[Batch]:
+    def _load(self, examples: Dataset, workers: int) -> Iterator[Any]:
         p, s = self.processes, self.settings
         numbers = BatchNumbers(s.batch, s.accumulation, p.rank, p.ranks, self.state.step)
         return iter(
@@ -129,7 +117,7 @@ class Trainer:
         parallel = self.parallel
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not last else nullcontext()
 
-    def _loss(self, objective: nn.Module, batch: Batch) -> Tensor:
+    def _loss(self, objective: nn.Module, batch: Any) -> Tensor:
         with self._autocast():
             return objective(batch.to(self.processes.device))
 
@@ -195,7 +183,7 @@ class Trainer:
         self.state.average.eval()
         with self._autocast():
             loss = validation_loss(self.judge, self.held_out, self.settings.batch, self.processes.device)
-            picture = validation_picture(self.judge, self.held_out, self.processes.device)
+            picture = self.task.picture(self.judge, self.held_out, self.processes.device)
         journal.numbers(self.state.step, {"validation_loss": round(loss, 6)})
         journal.picture(self.state.step, picture)
         journal.tell(f"step {self.state.step}: loss on held-out places {loss:.4f}")

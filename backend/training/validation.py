@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from backend.diffusion.flow import adams_bashforth
 from backend.diffusion.losses import data_prediction
 from backend.diffusion.samplers import Level, dpm_solver_pp_2m, log_snr_levels
 from backend.models.bundle import ModelConfig
 from backend.models.cascade_network import CascadeNetwork, Condition, upsample
+from backend.models.scene_network import SceneNetwork, Streams
 from backend.training.examples import Examples, collate
 from backend.training.objective import Objective, regress
+from backend.training.scene_examples import SceneExamples
+from backend.training.scene_objective import FlowObjective, SceneBatch, VaeObjective
 
 LOSS_EXAMPLES, PICTURES, SAMPLING_STEPS = 64, 4, 12
 
 
 @torch.inference_mode()
-def validation_loss(objective: Objective, examples: Examples, batch: int, device: torch.device) -> float:
+def validation_loss(objective: nn.Module, examples: Any, batch: int, device: torch.device) -> float:
     """The objective over the first examples."""
     losses = []
     for first in range(0, LOSS_EXAMPLES, batch):
         some = collate([examples[i] for i in range(first, min(first + batch, LOSS_EXAMPLES))])
-        losses.append((float(objective(some.to(device))), len(some.high)))
+        losses.append((float(objective(some.to(device))), len(some[0])))
     return sum(loss * count for loss, count in losses) / sum(count for _, count in losses)
 
 
@@ -43,6 +50,37 @@ def validation_picture(objective: Objective, examples: Examples, device: torch.d
     blocks = inner.repeat_interleave(scale, dim=-2).repeat_interleave(scale, dim=-1)
     columns = [blocks, upsample(batch.low, context, scale), made, batch.high]
     return _as_picture(torch.cat(columns, dim=-1))
+
+
+@torch.inference_mode()
+def scene_picture(
+    objective: VaeObjective | FlowObjective, examples: SceneExamples, device: torch.device
+) -> Image.Image:
+    """One example a line: its pictures, and below what comes of them.
+
+    Of the autoencoder: the pictures themselves. Of the scene network: the others, made from the first.
+    """
+    network, lines = objective.network, []
+    for number in range(PICTURES):
+        batch = collate([examples[number]]).to(device)
+        z = network.vae.encode(batch.pictures[0])
+        if isinstance(objective, FlowObjective):
+            z = torch.cat([z[:1], _others(network, batch, z)])
+        lines += [torch.cat(list(batch.pictures[0]), dim=-1), torch.cat(list(network.vae.decode(z)), dim=-1)]
+    width = max(line.shape[-1] for line in lines)
+    return _as_picture(torch.stack([F.pad(line.float(), (0, width - line.shape[-1])) for line in lines]))
+
+
+def _others(network: SceneNetwork, batch: SceneBatch, z: Tensor) -> Tensor:
+    """Latents of all streams but the first, made from it."""
+    times = torch.ones_like(batch.times)
+
+    def velocity(others: Tensor, time: float) -> Tensor:
+        times[:, 1:] = time
+        streams = Streams(torch.cat([z[:1], others])[None], batch.modalities, times, batch.ground_resolution_m)
+        return network(streams)[1][0, 1:]
+
+    return adams_bashforth(velocity, batch.noise[0, 1:], SAMPLING_STEPS)
 
 
 def sample(network: CascadeNetwork, config: ModelConfig, noise: Tensor, condition: Condition) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backend.models.bundle import find_bundle
+from backend.models.bundle import find_any_bundle
 from backend.progress import Check, Report
 from backend.protocol import PREPARE, TRAIN, FieldError, check_fields
 from backend.training import prepare as preparation
@@ -52,5 +52,5 @@ def train(values: Values, report: Report, check: Check) -> Values:
 def beginning(config: str, start: str) -> str | None:
     """The bundle whose weights a new run begins with; None for random ones."""
     if start == "auto":
-        return config if find_bundle(config).has_weights else None
+        return config if find_any_bundle(config).has_weights else None
     return None if start == "none" else start

@@ -1,0 +1,160 @@
+"""What the trainer trains: a cascade's network, or MetaEarth-MM's. All that differs between the two is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import Dataset
+
+from backend.errors import PlanError
+from backend.models.bundle import AnyConfig, ModelConfig, SceneModelConfig
+from backend.models.cascade_network import CascadeNetwork
+from backend.models.scene_network import SceneNetwork
+from backend.models.unet import Step
+from backend.scene.modality import find_modality
+from backend.training.chips import ChipSet, is_chip_set
+from backend.training.data import Picture, Pool, training_pool, validation_pool
+from backend.training.examples import Cropping, Examples
+from backend.training.objective import Objective
+from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
+from backend.training.scene_objective import FlowObjective, VaeObjective
+from backend.training.settings import TrainingSettings
+from backend.training.validation import scene_picture, validation_picture
+
+
+class Task(Protocol):
+    """A network, its loss, its examples, and pictures of what it can."""
+
+    def network(self) -> nn.Module:
+        """The network with random weights; what is not trained asks for no gradient."""
+
+    def objective(self, network: Any) -> nn.Module:
+        """The loss of a batch, as a module."""
+
+    def training_pool(self, data: Path) -> Any:
+        """What is trained on."""
+
+    def validation_pool(self, data: Path) -> Any:
+        """What it is looked at with meanwhile; None if there is none."""
+
+    def random_pool(self) -> Any:
+        """Nonsense to train on, to see whether it runs."""
+
+    def examples(self, pool: Any) -> Dataset:
+        """Numbered examples of a pool."""
+
+    def picture(self, objective: Any, examples: Any, device: torch.device) -> Image.Image:
+        """What the network makes of held-out examples."""
+
+
+def task_of(config: AnyConfig, settings: TrainingSettings) -> Task:
+    """The task for a model."""
+    return CascadeTask(config, settings) if isinstance(config, ModelConfig) else SceneTask(config, settings)
+
+
+class CascadeTask:
+    """MetaEarth's cascade, or its regression baseline."""
+
+    def __init__(self, config: ModelConfig, settings: TrainingSettings) -> None:
+        self.config, self.settings = config, settings
+
+    def network(self) -> CascadeNetwork:
+        """See `Task`."""
+        network = self.config.build().channels_last()
+        for module in network.modules():
+            if isinstance(module, Step):
+                module.recompute = self.settings.gradient_checkpointing
+        return network
+
+    def objective(self, network: CascadeNetwork) -> Objective:
+        """See `Task`."""
+        return Objective(network, self.config, self.settings.objective, self.settings.loss_weighting)
+
+    def training_pool(self, data: Path) -> Pool:
+        """See `Task`."""
+        return training_pool(data, self.settings.crop, self.settings.seed)
+
+    def validation_pool(self, data: Path) -> Pool | None:
+        """See `Task`."""
+        return validation_pool(data)
+
+    def random_pool(self) -> Pool:
+        """See `Task`."""
+        return RandomPictures(self.settings.crop)
+
+    def examples(self, pool: Pool) -> Examples:
+        """See `Task`."""
+        network, s = self.config.network, self.settings
+        cropping = Cropping(s.crop, network.scale, network.context, s.degradation)
+        return Examples(pool, cropping, self.config.schedule, s.times, s.seed)
+
+    def picture(self, objective: Objective, examples: Examples, device: torch.device) -> Image.Image:
+        """See `Task`."""
+        return validation_picture(objective, examples, device)
+
+
+class SceneTask:
+    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, with ``flow`` all the rest."""
+
+    def __init__(self, config: SceneModelConfig, settings: TrainingSettings) -> None:
+        self.config, self.settings = config, settings
+        if settings.objective not in MODES:
+            raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
+
+    def network(self) -> SceneNetwork:
+        """See `Task`."""
+        network = self.config.build()
+        network.recompute = self.settings.gradient_checkpointing
+        trains_vae = self.settings.objective == "vae"
+        for name, parameter in network.named_parameters():
+            statistics = name in ("vae.mean", "vae.deviation")
+            parameter.requires_grad_(name.startswith("vae.") == trains_vae and not statistics)
+        return network
+
+    def objective(self, network: SceneNetwork) -> nn.Module:
+        """See `Task`."""
+        s = self.settings
+        return VaeObjective(network) if s.objective == "vae" else FlowObjective(network, s.scene_weight)
+
+    def training_pool(self, data: Path) -> TuplePool:
+        """See `Task`."""
+        return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
+
+    def validation_pool(self, data: Path) -> TuplePool | None:
+        """See `Task`."""
+        if not is_chip_set(data) or not len(chips := ChipSet(data, "validation")):
+            return None
+        return TuplePool(chips, self.config.network.modalities, 0)
+
+    def random_pool(self) -> ScenePool:
+        """See `Task`."""
+        return RandomScenes(self.settings.crop, self.config.network.modalities)
+
+    def examples(self, pool: ScenePool) -> SceneExamples:
+        """See `Task`."""
+        network, s = self.config.network, self.settings
+        modalities = {name: find_modality(name) for name in network.modalities}
+        return SceneExamples(pool, network, modalities, s.crop, s.seed, s.batch)
+
+    def picture(self, objective: Any, examples: SceneExamples, device: torch.device) -> Image.Image:
+        """See `Task`."""
+        return scene_picture(objective, examples, device)
+
+
+class RandomPictures:
+    """Pictures of nothing, to see whether a configuration runs."""
+
+    def __init__(self, side: int) -> None:
+        self.pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
+        """Always the same."""
+        return Picture(self.pixels, 1.0, "random", Path("random")), 1
