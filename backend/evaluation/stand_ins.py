@@ -56,7 +56,7 @@ def synthetic_source(path: Path, side: int) -> str:
 
 def sleep_instead(seconds: float) -> None:
     """Make this process's networks sleep instead of computing: what is left is the engine around them."""
-    from backend.jobs import renderer
+    from backend.jobs import work
 
     class SleepingEngine(Engine):
         def _one_batch(self, lows: np.ndarray, noises: np.ndarray, ground_resolution_m: float) -> np.ndarray:
@@ -65,4 +65,4 @@ def sleep_instead(seconds: float) -> None:
             self._after(len(lows))
             return noises * np.float32(0.1)
 
-    renderer.Engine = SleepingEngine  # type: ignore[misc]
+    work.Engine = SleepingEngine  # type: ignore[misc]

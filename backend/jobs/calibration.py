@@ -14,9 +14,10 @@ import torch
 from backend.cascade.engine import Engine, Sampling
 from backend.devices import device_name, fast_bfloat16_on_cpu, in_use
 from backend.errors import DeviceError, OutputError
-from backend.models.bundle import Bundle
+from backend.models.bundle import Bundle, SceneModelConfig, as_scene
 from backend.protocol import data_home
 from backend.raster.output import complete_file
+from backend.scene.engine import Observed, SceneEngine
 
 CUDA_BATCHES = (1, 2, 4, 8, 16)
 
@@ -45,6 +46,8 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
 
 def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
     """The least time of three runs, the first of which warms up; DeviceError if memory is too small."""
+    if isinstance(bundle.config, SceneModelConfig):
+        return _measure_scene(as_scene(bundle), sha256, device, precision)
     steps = 2
     engine = Engine(bundle, sha256, Sampling("ddim", steps), device, getattr(torch, precision), batch)
     network = bundle.config.network
@@ -62,6 +65,23 @@ def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int
         raise DeviceError(f"The GPU's memory is too small for {batch} windows at a time.")
     encode = min(encodes) / batch
     return Speed(encode, max(1e-6, min(totals) / batch - encode) / steps)
+
+
+def _measure_scene(bundle: Bundle[SceneModelConfig], sha256: str, device: str, precision: str) -> Speed:
+    """The same for MetaEarth-MM, of one observed and one wanted modality."""
+    steps = 2
+    engine = SceneEngine(bundle, sha256, steps, device, getattr(torch, precision))
+    network, rng = bundle.config.network, np.random.default_rng(0)
+    tile, (known, wanted) = network.tile, network.modalities[:2]
+    picture = rng.uniform(-1, 1, (3, tile, tile)).astype(np.float32)
+    observed = [Observed(known, picture, np.ones((tile, tile), bool))]
+    noise = [engine.window_noise(0, wanted, 0, 0)]
+    totals = []
+    for _ in range(3):
+        began = time.monotonic()
+        engine.window(observed, [wanted], noise, 10.0)
+        totals.append(time.monotonic() - began)
+    return Speed(0.0, min(totals) / steps)
 
 
 def fastest(bundle: Bundle, sha256: str, device: str, precision: str) -> tuple[str, int]:

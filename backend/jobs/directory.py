@@ -27,7 +27,7 @@ import filelock
 import numpy as np
 
 from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
-from backend.jobs.plan import JobPlan
+from backend.jobs.plan import JobPlan, Product
 from backend.models.bundle import Bundle, open_bundle
 from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
 from backend.raster import provenance
@@ -235,11 +235,16 @@ class JobDirectory:
 
     def write_mosaic(
         self, name: str, plan: JobPlan, sample: int, stage: int, blocks: list[Block], region: Region,
-        masked: bool = False,
+        masked: bool = False, product: Product | None = None,
     ) -> Path:
-        """A VRT of ``region`` over blocks of a stage; ``masked``: without data where there is no block."""
+        """A VRT of ``region`` over blocks of a stage; ``masked``: without data where there is no block.
+
+        ``product``: which of their bands; all of them without one.
+        """
         path, of_stage = self.folder / name, plan.stages[stage - 1]
         source = Path(plan.job.input).name
+        shown = product or Product("", stage, 1, plan.bands)
+        bands = [*range(shown.first_band, shown.first_band + shown.bands), *([plan.bands + 1] if plan.alpha else [])]
         write_mosaic(
             path,
             [(self.block_path(sample, stage, block), block.region) for block in blocks],
@@ -247,9 +252,10 @@ class JobDirectory:
             of_stage.grid,
             np.dtype(plan.dtype),
             plan.nodata,
-            colour_interpretation(plan.bands, plan.alpha),
-            provenance.tags(stage, of_stage.grid.pixel_size_m, source, plan.sha256, plan.facts),
+            list(zip(bands, colour_interpretation(shown.bands, plan.alpha))),
+            provenance.tags(stage, of_stage.grid.pixel_size_m, source, plan.sha256, plan.facts) | shown.tags,
             masked,
+            shown.colours,
         )
         return path
 

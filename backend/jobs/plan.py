@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from backend.cascade.planning import stage_regions, stages_for
 from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
-from backend.jobs.checks import check_outputs, existing_folder, warnings_of
+from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
     ENGINE_VERSION,
@@ -40,7 +40,6 @@ from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice, paper_lattice
 
-MAX_PIXELS = 400_000_000_000
 LOCAL = "local"
 OVERHEAD = 1.08
 """A job's time over the time in its network: reading, blending, writing."""
@@ -56,6 +55,21 @@ class StagePlan:
     region: Region
     asked: Region
     path: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """A finished raster: ``bands`` bands of a stage's blocks, the first of which is ``first_band``, counted from 1.
+
+    ``colours``: of class numbers, red, green and blue.
+    """
+
+    path: str
+    stage: int
+    first_band: int
+    bands: int
+    tags: dict[str, str] = field(default_factory=dict)
+    colours: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +210,16 @@ class JobPlan:
         """The rasters that the job makes: one a stage, then the statistics over its samples if there are several."""
         return _result_paths(self.job, len(self.stages))
 
+    def source_now(self) -> dict[str, list[int]]:
+        """What ``source`` would be if the job was planned now."""
+        with RasterSource(self.job.input, self.job.bands, self.job.source_resolution) as source:
+            return source.fingerprint()
+
+    @property
+    def products(self) -> list[Product]:
+        """The rasters that are made of blocks as they are: one a stage."""
+        return [Product(path, k, 1, self.bands) for k, path in enumerate(self.result_paths[: len(self.stages)], 1)]
+
     @property
     def folder(self) -> Path:
         """Where unfinished work lies: where the user says, else beside the result, on the same disk."""
@@ -228,12 +252,21 @@ class JobPlan:
         """The plan in ``text``; `PlanError` if it is damaged or was changed by hand."""
         try:
             values = json.loads(text)
-            plan = CONVERTER.structure(values, cls)
+            plan = CONVERTER.structure(values, _kind(values, cls))
         except Exception as error:  # cattrs raises groups of whatever went wrong inside
             raise PlanError(f"The job's plan cannot be read: {error}") from error
         if values.get("sha256") != plan.sha256:
             raise PlanError("The job's plan was changed, or is of another version; start the job anew.")
         return plan
+
+
+def _kind(values: dict[str, Any], usual: type[JobPlan]) -> type[JobPlan]:
+    """The class of the plan in ``values``."""
+    if "targets" not in values:
+        return usual
+    from backend.jobs.scene_plan import ScenePlan  # it builds on this module
+
+    return ScenePlan
 
 
 def _converter() -> cattrs.Converter:
@@ -252,8 +285,8 @@ def make_plan(job: Job) -> JobPlan:
     """The plan of a job; raises one of `backend.errors` with a sentence if it cannot be done."""
     plan = draft_plan(job)
     check_outputs(plan.result_paths, list(plan.source))
-    _check_size(plan)
-    _check_space(plan)
+    check_size([stage.region for stage in plan.stages])
+    check_space(plan)
     return plan
 
 
@@ -311,7 +344,7 @@ def draft_plan(job: Job) -> JobPlan:
         precision,
         batch,
         torch.__version__,
-        _block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
+        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
         tuple(warnings_of(grid, stages, bundle, resample_to_m, native_m)),
     )
 
@@ -352,7 +385,7 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
     return Sampling(sampler, job.steps or usual)
 
 
-def _block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
+def block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
     """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster.
 
     Memory grows with a block's pixels, hence the upper limits.
@@ -378,16 +411,7 @@ def executor_of(job: Job) -> str:
     return asked
 
 
-def _check_size(plan: JobPlan) -> None:
-    regions = [stage.region for stage in plan.stages]
-    if max(r.height * r.width for r in regions) > MAX_PIXELS:
-        raise PlanError(
-            f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
-            "Choose a smaller extent or a coarser target resolution."
-        )
-
-
-def _check_space(plan: JobPlan) -> None:
+def check_space(plan: JobPlan) -> None:
     """`DiskFullError` unless results and unfinished work fit on their disks; what is finished already is counted."""
     finished = sum(f.stat().st_size for f in plan.folder.glob("blocks/*/*/*") if f.is_file())
     needs = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,17 +10,16 @@ from pathlib import Path
 
 import torch
 
-from backend.cascade.engine import Engine
-from backend.cascade.windows import CascadeWindows, StageSettings
 from backend.devices import choose_device
 from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
 from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobDirectory
 from backend.jobs.plan import JobPlan
+from backend.jobs.work import open_work
 from backend.models.bundle import Bundle
 from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import tags_of
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.source import Pixels
 from backend.tiling.blocks import BlockRenderer, Edges, RenderedBlock
 from backend.tiling.geometry import Block
 
@@ -75,21 +73,9 @@ class Renderer:
     ) -> None:
         self.plan, self.directory, self.after_window = plan, directory, after_window
         self.read_stage = read_stage or self._mosaic
-        self.engine = Engine(
-            fitting_bundle(plan, directory),
-            plan.model_sha256,
-            plan.sampling,
-            plan.device,
-            getattr(torch, plan.precision),
-            plan.batch,
-            plan.job.compile == "on",
-            on_evaluation=after_evaluation,
-        )
-        job = plan.job
         self._stack = ExitStack()
-        self.source = self._stack.enter_context(
-            RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m)
-        )
+        self.work = open_work(plan, fitting_bundle(plan, directory), after_evaluation, self._stack)
+        self.engine = self.work.engine
         self._unwritten: list[tuple[Future, tuple[int, int], Block, RenderedBlock]] = []
         self._stage: tuple[int, int] | None = None
         self._stage_stack = ExitStack()
@@ -136,7 +122,7 @@ class Renderer:
 
     def check_source(self) -> None:
         """`InputError` if the source is no longer what the plan was made for."""
-        if self.source.fingerprint() != self.plan.source:
+        if self.work.fingerprint() != self.plan.source:
             raise InputError(
                 "The source raster changed while the job ran; nothing was written. Start the job again, under "
                 "another name or after deleting the job's folder."
@@ -151,29 +137,12 @@ class Renderer:
         return self._renderer_now
 
     def _open(self, sample: int, stage: int) -> BlockRenderer:
-        plan, read = self.plan, self.source.read if stage == 1 else self.read_stage(sample, stage - 1)
-        size_m, anchor, geometry = plan.stages[stage - 1].grid.pixel_size_m, plan.anchor, plan.geometry
-        first = [n * geometry.scale**stage // geometry.lattice.stride for n in anchor or (0, 0)]
-        settings = StageSettings(
-            stage,
-            geometry,
-            plan.stretch,
-            size_m if anchor is None else rounded_resolution_m(size_m),
-            plan.job.seed + sample - 1,
-            plan.job.noise,
-            plan.job.consistency,
-            (first[0], first[1]),
-        )
-        return BlockRenderer(CascadeWindows(self.engine, read, settings, plan.bands), geometry, self.after_window)
+        read = None if stage == 1 else self.read_stage(sample, stage - 1)
+        return self.work.renderer(sample, stage, read, self.after_window)
 
     def _mosaic(self, sample: int, stage: int) -> Read:
         of_stage, path = self.plan.stages[stage - 1], self.directory.folder / halo_name(sample, stage)
         return self._stage_stack.enter_context(Mosaic(path, of_stage.grid, of_stage.region, self.plan.bands)).read
-
-
-def rounded_resolution_m(size_m: float) -> float:
-    """The nearest power of the fourth root of two: copies of one layer have almost, not quite, the same resolution."""
-    return 2.0 ** (round(4 * math.log2(size_m)) / 4)
 
 
 def halo_name(sample: int, stage: int) -> str:

@@ -18,6 +18,7 @@ from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import LOCAL, JobPlan, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
+from backend.jobs.scene_plan import ScenePlan
 from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress
 from backend.raster.output import write_cog, writing
@@ -90,7 +91,6 @@ class JobRun:
     def _run(self) -> JobResult:
         plan, job = self.plan, self.plan.job
         with ExitStack() as opened:
-            raster = opened.enter_context(RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m))
             executor = opened.enter_context(self._executor())
             for warning in executor.warnings:
                 self._warn(warning)
@@ -100,8 +100,7 @@ class JobRun:
             results = [Path(path).absolute() for path in plan.result_paths]
             try:
                 self._finish(results)
-                last = part_of(results[len(plan.stages) - 1])
-                psnr, valid_pixels = consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
+                psnr, valid_pixels = self._consistency(part_of(results[len(plan.stages) - 1]))
                 evaluations = self._evaluations_of_last_stage()
                 for path in results:
                     with writing(path):
@@ -182,13 +181,23 @@ class JobRun:
         with suppress(OSError):  # a program may have it open
             (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
 
+    def _consistency(self, last: Path) -> tuple[float | None, int]:
+        """(PSNR in dB of the last stage's average against the source, its valid pixels)."""
+        plan, job = self.plan, self.plan.job
+        if isinstance(plan, ScenePlan):
+            asked = plan.stages[0].asked
+            return None, asked.height * asked.width
+        with RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m) as raster:
+            return consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
+
     def _finish(self, results: list[Path]) -> None:
         """Write every result under its preliminary name."""
         plan = self.plan
         self._tell("writing", force=True)
-        for stage, (of_stage, path) in enumerate(zip(plan.stages, results), start=1):
-            name = f"finished{stage}.vrt"
-            mosaic = self.directory.write_mosaic(name, plan, 1, stage, plan.blocks(stage), of_stage.asked)
+        for number, (product, path) in enumerate(zip(plan.products, results), start=1):
+            blocks, asked = plan.blocks(product.stage), plan.stages[product.stage - 1].asked
+            name = f"finished{number}.vrt"
+            mosaic = self.directory.write_mosaic(name, plan, 1, product.stage, blocks, asked, product=product)
             write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
             self.check()
         if plan.job.samples > 1:
@@ -234,8 +243,8 @@ class JobRun:
         plan, last = self.plan, self.plan.stages[-1]
         per_pixel = evaluations * plan.geometry.lattice.window**2 / max(1, valid_pixels)
         return JobResult(
-            outputs=plan.result_paths[: len(plan.stages)],
-            statistics=plan.result_paths[len(plan.stages):],
+            outputs=plan.result_paths[: len(plan.products)],
+            statistics=plan.result_paths[len(plan.products):],
             grid=last.grid.crop(last.asked).info(),
             seed=plan.job.seed,
             model=plan.model,

@@ -38,8 +38,8 @@ def write_statistics(plan: JobPlan, directory: JobDirectory, paths: list[Path], 
         tags = provenance.tags(
             stage, of_stage.grid.pixel_size_m, Path(plan.job.input).name, plan.sha256, plan.facts
         ) | {"METAEARTH_STATISTIC": f"{name} of {plan.job.samples} samples"}
-        colours = colour_interpretation(plan.bands, False)
-        write_mosaic(mosaic, written[name], of_stage.asked, of_stage.grid, FLOAT, float("nan"), colours, tags)
+        bands = list(enumerate(colour_interpretation(plan.bands, False), start=1))
+        write_mosaic(mosaic, written[name], of_stage.asked, of_stage.grid, FLOAT, float("nan"), bands, tags)
         write_cog(mosaic, path, FLOAT)
 
 

@@ -19,7 +19,6 @@ from backend.jobs.code import code_sha256
 from backend.jobs.directory import PLAN, STOP, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import Renderer, fitting_bundle
-from backend.raster.source import RasterSource
 
 STOP_SECONDS = 0.5
 
@@ -63,9 +62,8 @@ def probe(folder: str, nonce: str, code: str, threads: int) -> Probe:
 
 
 def _require_source(plan: JobPlan) -> None:
-    with RasterSource(plan.job.input, plan.job.bands, plan.job.source_resolution) as source:
-        if source.fingerprint() != plan.source:
-            raise InputError(f"It sees another version of {plan.job.input}.")
+    if plan.source_now() != plan.source:
+        raise InputError(f"It sees another version of {', '.join(Path(name).name for name in plan.source)}.")
 
 
 def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:

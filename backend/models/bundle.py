@@ -88,7 +88,8 @@ class SceneModelConfig:
     """All of the ``config.json`` of a MetaEarth-MM bundle.
 
     ``relative``: modalities that it knows without their unit, because it was trained on imagery that had none; what it
-    makes of them is of 8 bits. ``untrained``: modalities that it has parts for, but saw no imagery of.
+    makes of them is of 8 bits. ``untrained``: modalities that it has parts for, but saw no imagery of. ``pairs``:
+    those that it saw of one place.
     """
 
     id: str
@@ -100,6 +101,7 @@ class SceneModelConfig:
     training: dict[str, Any]
     relative: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
     kind: str = SCENE
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,9 +123,14 @@ class SceneModelConfig:
                 training=dict(values.get("training", {})),
                 relative=tuple(values.get("relative", ())),
                 untrained=tuple(values.get("untrained", ())),
+                pairs=tuple((str(a), str(b)) for a, b in values.get("pairs", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error
+
+    def saw_together(self, one: str, other: str) -> bool:
+        """Whether it was trained on places in both modalities."""
+        return (one, other) in self.pairs or (other, one) in self.pairs
 
     def build(self) -> SceneNetwork:
         """The network, its weights random."""

@@ -188,8 +188,9 @@ def alpha_value(dtype: np.dtype) -> float:
 
 
 def colour_interpretation(bands: int, alpha: bool) -> list[ColorInterp]:
-    """Grey or red, green, blue, and alpha."""
-    shown = [ColorInterp.gray] if bands == 1 else [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    """Grey or red, green, blue, and alpha; of any other number of bands nothing is said."""
+    usual = {1: [ColorInterp.gray], 3: [ColorInterp.red, ColorInterp.green, ColorInterp.blue]}
+    shown = usual.get(bands, [ColorInterp.undefined] * bands)
     return [*shown, ColorInterp.alpha] if alpha else shown
 
 
@@ -206,13 +207,15 @@ def write_mosaic(
     grid: Grid,
     dtype: np.dtype,
     nodata: float | None,
-    colours: list[ColorInterp],
+    bands: list[tuple[int, ColorInterp]],
     tags: dict[str, str],
     masked: bool = False,
+    palette: dict[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """A VRT of ``region`` over block files; ``grid`` is the whole stage's.
+    """A VRT of ``region`` over block files; ``grid`` is the whole stage's, ``bands`` are those of the blocks.
 
-    ``masked``: where there is no block, there is no data, instead of zeros.
+    ``masked``: where there is no block, there is no data, instead of zeros. ``palette``: the first band holds numbers
+    of classes, which are shown so.
     """
     area = grid.crop(region)
     root = ElementTree.Element("VRTDataset", rasterXSize=str(area.width), rasterYSize=str(area.height))
@@ -223,14 +226,17 @@ def write_mosaic(
     metadata = ElementTree.SubElement(root, "Metadata")
     for key, value in tags.items():
         ElementTree.SubElement(metadata, "MDI", key=key).text = value
-    for index, colour in enumerate(colours, start=1):
+    for index, (number, colour) in enumerate(bands, start=1):
         band = ElementTree.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[dtype.name], band=str(index))
         if nodata is not None:
             ElementTree.SubElement(band, "NoDataValue").text = "nan" if math.isnan(nodata) else repr(nodata)
-        ElementTree.SubElement(band, "ColorInterp").text = colour.name.capitalize()
+        shown = ColorInterp.palette if palette and index == 1 else colour
+        ElementTree.SubElement(band, "ColorInterp").text = shown.name.capitalize()
+        if shown == ColorInterp.palette:
+            _add_palette(band, palette or {})
         for block, place in blocks:
-            _add_source(band, path, block, place, region, str(index))
-    if masked and ColorInterp.alpha not in colours:
+            _add_source(band, path, block, place, region, str(number))
+    if masked and all(colour != ColorInterp.alpha for _, colour in bands):
         mask = ElementTree.SubElement(
             ElementTree.SubElement(root, "MaskBand"), "VRTRasterBand", dataType=GDAL_TYPES["uint8"]
         )
@@ -238,6 +244,13 @@ def write_mosaic(
             _add_source(mask, path, block, place, region, "mask,1")
     with writing(path):
         path.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _add_palette(band: ElementTree.Element, palette: dict[int, tuple[int, int, int]]) -> None:
+    table = ElementTree.SubElement(band, "ColorTable")
+    for value in range(max(palette) + 1):
+        red, green, blue = palette.get(value, (0, 0, 0))
+        ElementTree.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
 
 
 def _add_source(
@@ -258,10 +271,14 @@ def _add_source(
 
 
 def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
-    """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified."""
+    """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified.
+
+    Overviews are averages, of class numbers the most frequent.
+    """
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
     with rasterio.open(mosaic) as dataset:
         needed_bytes = dataset.width * dataset.height * dataset.count * dtype.itemsize
+        classes = dataset.colorinterp[0] == ColorInterp.palette
     with writing(path, needed_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with rasterio.Env(**GDAL_OPTIONS):
@@ -273,7 +290,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 predictor=predictor,
                 blocksize=512,
                 bigtiff="IF_SAFER",
-                overview_resampling="AVERAGE",
+                overview_resampling="MODE" if classes else "AVERAGE",
                 num_threads=2,
             )
         _verify_copy(path, mosaic)

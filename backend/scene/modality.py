@@ -5,6 +5,7 @@ A picture is (3, rows, cols) float32 in [-1, 1]: an image of one band shows it t
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ class Modality:
     def dtype(self) -> str:
         """Of the rasters that are made of it."""
         return "uint8" if self.is_eight_bit else "float32"
+
+    def without_unit(self) -> Modality:
+        """The modality as values of 0 to 255 that nobody calibrated."""
+        return dataclasses.replace(self, unit="relative, 0 to 255", low=0.0, high=255.0)
 
     def to_picture(self, values: Values) -> Values:
         """(bands, rows, cols) in its unit -> a picture; values beyond the range are clipped."""

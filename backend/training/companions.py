@@ -15,9 +15,9 @@ from backend.errors import InputError
 from backend.raster.averaging import area_average
 from backend.raster.grid import Region
 from backend.raster.source import Pixels, RasterSource
-from backend.raster.stretch import Stretch, even_stretch
 from backend.scene.drawing import VECTORS, draw_map, read_features
 from backend.scene.modality import Modality, find_modality
+from backend.scene.reading import ModalityRaster
 from backend.training.imagery import Imagery
 from backend.training.split import Companion
 
@@ -31,24 +31,20 @@ class CompanionRaster:
     def __init__(self, companion: Companion, imagery: Imagery, lead: RasterSource, stack: ExitStack) -> None:
         self.companion, self.factor, self.modality = companion, imagery.factor, find_modality(companion.modality)
         bands = None if companion.bands is None else list(companion.bands)
-        self.source = stack.enter_context(
-            RasterSource(str(companion.path), bands, imagery.native_m, None, lead.grid, self.modality.is_map)
+        self.raster = stack.enter_context(
+            ModalityRaster(
+                str(companion.path), self.modality, bands, lead.grid, imagery.native_m, companion.percentiles
+            )
         )
-        self.stretch = self._stretch()
-
-    def _stretch(self) -> Stretch:
-        """To -1 and 1: the modality's own range where that has a unit, else what the values are stretched by."""
-        if self.source.dtype != np.uint8 and not self.modality.is_eight_bit:
-            return even_stretch(self.modality.low, self.modality.high, self.source.out_bands)
-        return self.source.percentiles() if self.companion.percentiles else self.source.stretch()
 
     def read(self, region: Region) -> Found:
         """The chip of a region, and which of its pixels are valid."""
-        pixels = self.source.read(region.scaled(self.factor))
+        pixels = self.raster.read(region.scaled(self.factor))
         valid = area_average(pixels.valid, self.factor) == 1
         if self.modality.is_map:
             return self._classes(pixels), valid
-        grey = np.rint((area_average(self.stretch.apply(pixels.values), self.factor) + 1) * 127.5)
+        shown = (pixels.values - self.modality.low) / (self.modality.high - self.modality.low)
+        grey = np.rint(area_average(shown, self.factor) * 255)
         return np.ascontiguousarray(grey.astype(np.uint8).transpose(1, 2, 0)), valid
 
     def _classes(self, pixels: Pixels) -> Raster:

@@ -301,7 +301,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(small_model, make_raster, t
 
 
 def test_a_disk_too_full_for_one_block_leaves_nothing(small_model, make_raster, tiny_disk, monkeypatch):
-    monkeypatch.setattr(plan_module, "_check_space", lambda plan: None)
+    monkeypatch.setattr(plan_module, "check_space", lambda plan: None)
     fill(tiny_disk)
     with pytest.raises(DiskFullError, match="The disk is full"):
         run(small_model, make_raster(), tiny_disk / "out.tif")

@@ -14,6 +14,9 @@ from backend.raster.source import Pixels
 GRID = Grid(300, 400, Affine(2.5, 0, 500_000, 0, -2.5, 5_000_000), CRS.from_epsg(32633), 2.5)
 
 
+RGB, GREY = (list(enumerate(colour_interpretation(bands, False), start=1)) for bands in (3, 1))
+
+
 def random_pixels(region, bands=3):
     rng = np.random.default_rng(region.top * 1000 + region.left)
     values = rng.uniform(1, 255, (bands, region.height, region.width)).astype(np.float32)
@@ -44,7 +47,7 @@ def test_a_mosaic_of_blocks_becomes_one_finished_file(tmp_path):
         truth[:, rows, cols] = to_type(pixels.values, pixels.valid, np.dtype("uint8"), 0)
     asked = Region(10, 20, 290, 380)
     write_mosaic(
-        tmp_path / "m.vrt", blocks, asked, GRID, np.dtype("uint8"), 0, colour_interpretation(3, False), {"A": "b & <c>"}
+        tmp_path / "m.vrt", blocks, asked, GRID, np.dtype("uint8"), 0, RGB, {"A": "b & <c>"}
     )
     write_cog(tmp_path / "m.vrt", tmp_path / "out.tif", np.dtype("uint8"))
     with rasterio.open(tmp_path / "out.tif") as dataset:
@@ -66,7 +69,7 @@ def test_large_files_have_overviews(tmp_path):
         grid,
         np.dtype("float32"),
         float("nan"),
-        colour_interpretation(1, False),
+        GREY,
         {},
     )
     write_cog(tmp_path / "m.vrt", tmp_path / "out.tif", np.dtype("float32"))
@@ -90,7 +93,7 @@ def test_a_full_disk_while_finishing_is_told(tiny_disk, tmp_path):
     mosaic = tiny_disk / "m.vrt"
     (tiny_disk / "b.tif").symlink_to(tmp_path / "b.tif")
     write_mosaic(
-        mosaic, [(tiny_disk / "b.tif", region)], region, grid, np.dtype("uint8"), 0, colour_interpretation(3, False), {}
+        mosaic, [(tiny_disk / "b.tif", region)], region, grid, np.dtype("uint8"), 0, RGB, {}
     )
     with pytest.raises(DiskFullError, match="disk is full while writing out.tif"):
         write_cog(mosaic, tiny_disk / "out.tif", np.dtype("uint8"))
@@ -112,7 +115,7 @@ def test_results_beyond_4_gb_are_bigtiff(tmp_path):
     write_block(tmp_path / "b.tif", pixels, grid.crop(Region(0, 0, block, block)), np.dtype("uint8"), None, False)
     places = [Region(r, c, r + block, c + block) for r in (0, block) for c in (0, block)]
     blocks = [(tmp_path / "b.tif", place) for place in places]
-    colours = colour_interpretation(3, False)
+    colours = RGB
     write_mosaic(tmp_path / "m.vrt", blocks, region, grid, np.dtype("uint8"), None, colours[:1] * 3, {})
     text = (tmp_path / "m.vrt").read_text()
     for band in (2, 3):  # three bands of the one block

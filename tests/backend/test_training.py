@@ -21,7 +21,7 @@ from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import find_bundle, open_bundle
 from backend.raster.averaging import average_down
 from backend.training.checkpoint import CHECKPOINT
-from backend.training.chips import ChipFacts, ChipSet, write_shard
+from backend.training.chips import ChipFacts, ChipSet, CutChip, write_shard
 from backend.training.data import ChipPool, PictureFolder, is_rgb
 from backend.training.examples import BatchNumbers, Cropping, Examples, collate
 from backend.training.processes import Processes
@@ -144,7 +144,7 @@ def chips(tmp_path) -> Path:
     facts = ChipFacts(2.5, None, None, "a", "CC0", "a.tif", (0, 0), "", (1, 0, 0, 0, 1, 0))
     for split, count in (("train", 7), ("validation", 4)):
         pixels = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(count)]
-        write_shard(tmp_path / "set" / split / "000000.tar", ((f"{n}", p, facts) for n, p in enumerate(pixels)))
+        write_shard(tmp_path / "set" / split / "000000.tar", (CutChip(f"{n}", p, facts, {}) for n, p in enumerate(pixels)))
     (tmp_path / "set" / "dataset.json").write_text("{}")
     return tmp_path / "set"
 

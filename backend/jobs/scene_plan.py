@@ -1,0 +1,253 @@
+"""The plan of a MetaEarth-MM job: what is known of a scene, what is wanted, and the one grid of both.
+
+It is a plan of one stage whose result has as many pixels as its input: blocks, resuming, executors and locks are those
+of every job. A block holds the bands of all targets, which become one raster each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.cascade.engine import Sampling
+from backend.devices import choose_device, device_name
+from backend.errors import InputError, ModelError, PlanError
+from backend.jobs.calibration import calibrated, fastest
+from backend.jobs.checks import check_outputs, check_size
+from backend.jobs.plan import JobPlan, Product, StagePlan, block_windows, check_space, with_absolute_paths
+from backend.models.bundle import SceneModelConfig, find_scene_bundle
+from backend.protocol import Job
+from backend.raster.grid import Grid
+from backend.raster.source import RasterSource
+from backend.raster.stretch import identity_stretch
+from backend.scene.modality import Modality, find_modality
+from backend.scene.reading import ModalityRaster
+from backend.tiling.geometry import WindowGeometry
+from backend.tiling.lattice import Lattice
+
+ZERO_SHOT = "{} and {} were never seen together in the model's training: what it makes of them is zero-shot."
+
+
+@dataclass(frozen=True)
+class SceneInput:
+    """A raster of a modality; ``bands`` None: as it is shown."""
+
+    modality: str
+    path: str
+    bands: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SceneRequest:
+    """What a user asks for: rasters of what is known, the modalities wanted, and the folder for these.
+
+    ``grid``: where nothing is known, the pixels to make. ``resolution_m``: else that of the first raster.
+    """
+
+    inputs: tuple[SceneInput, ...]
+    targets: tuple[str, ...]
+    output: str
+    model: str
+    grid: Grid | None = None
+    extent: tuple[float, float, float, float] | None = None
+    resolution_m: float | None = None
+    source_resolution: float | None = None
+    seed: int = 0
+    steps: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    executor: str = "auto"
+    job_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class ScenePlan(JobPlan):
+    """A MetaEarth-MM job with all its defaults decided."""
+
+    inputs: tuple[SceneInput, ...]
+    targets: tuple[str, ...]
+    relative: tuple[str, ...]
+    """Modalities that the model knows without their unit."""
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides the pixels."""
+        own = {
+            "inputs": [[i.modality, Path(i.path).name, i.bands] for i in self.inputs],
+            "targets": self.targets,
+            "relative": self.relative,
+            "modalities": [dataclasses.asdict(self.modality(name)) for name in self._names],
+        }
+        return {**super().facts, **own}
+
+    @property
+    def _names(self) -> list[str]:
+        return sorted({*self.targets, *(i.modality for i in self.inputs)})
+
+    def modality(self, name: str) -> Modality:
+        """A modality as the model knows it."""
+        found = find_modality(name)
+        return found.without_unit() if name in self.relative else found
+
+    @property
+    def target_modalities(self) -> tuple[Modality, ...]:
+        """The targets in the order of their bands in a block."""
+        return tuple(self.modality(name) for name in self.targets)
+
+    def opened(self, given: SceneInput) -> ModalityRaster:
+        """An input on the plan's grid."""
+        bands = None if given.bands is None else list(given.bands)
+        size_m = self.job.source_resolution
+        return ModalityRaster(given.path, self.modality(given.modality), bands, self.source_grid, size_m)
+
+    def source_now(self) -> dict[str, list[int]]:
+        """What ``source`` would be if the job was planned now."""
+        found: dict[str, list[int]] = {}
+        for given in self.inputs:
+            with self.opened(given) as raster:
+                found |= raster.source.fingerprint()
+        return found
+
+    @property
+    def products(self) -> list[Product]:
+        """One raster a target."""
+        found, first = [], 1
+        for modality, path in zip(self.target_modalities, self.result_paths):
+            tags = {"METAEARTH_MODALITY": modality.id, "METAEARTH_UNIT": modality.unit}
+            colours = {c.value: c.colour for c in modality.classes}
+            found.append(Product(path, 1, first, modality.band_count, tags, colours))
+            first += modality.band_count
+        return found
+
+    @property
+    def result_paths(self) -> list[str]:
+        """The targets' rasters, in their order."""
+        return [str(Path(self.stages[0].path).with_name(f"{name}.tif")) for name in self.targets]
+
+
+def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
+    """The plan of a request; raises one of `backend.errors` with a sentence if it cannot be done."""
+    bundle = find_scene_bundle(wanted.model)
+    config = bundle.config
+    warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
+    if not bundle.has_weights:
+        raise ModelError(f"The model {config.id} has no weights yet: it can be trained, but not run.")
+    grid = wanted.grid or _lead_grid(wanted)
+    area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
+    finest, coarsest = config.ground_resolution_m
+    if not finest <= grid.pixel_size_m <= coarsest:
+        warnings.append(f"The pixels are {grid.pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to"
+                        f" {coarsest:g} m.")
+    profile, device = config.profile, choose_device(wanted.device)
+    geometry = WindowGeometry(Lattice(config.network.tile, profile.margin, profile.ramp), 1, 0)
+    sha256, sampling = bundle.sha256(), Sampling(profile.sampler, wanted.steps or profile.steps)
+    precision, batch = fastest(bundle, sha256, device, wanted.precision)
+    job = _job(wanted)
+    plan = ScenePlan(
+        job,
+        config.id,
+        str(bundle.folder.absolute()),
+        sha256,
+        {},
+        None,
+        None,
+        identity_stretch(1),
+        0,
+        "uint8",
+        None,
+        False,
+        area,
+        grid,
+        (StagePlan(grid, area, area, job.output),),
+        geometry,
+        sampling,
+        device,
+        device_name(device),
+        precision,
+        batch,
+        torch.__version__,
+        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
+        tuple(warnings),
+        tuple(dataclasses.replace(i, path=str(Path(i.path).absolute())) for i in wanted.inputs),
+        wanted.targets,
+        tuple(config.relative),
+    )
+    plan = _with_rasters(plan)
+    check_outputs(plan.result_paths, list(plan.source))
+    check_size([stage.region for stage in plan.stages])
+    check_space(plan)
+    return plan
+
+
+def check_modalities(config: SceneModelConfig, known: list[str], targets: list[str]) -> list[str]:
+    """Warnings; `PlanError` or `ModelError` if the model cannot do it."""
+    if not targets:
+        raise PlanError("Name at least one modality to make.")
+    for name in dict.fromkeys([*known, *targets]):
+        title = find_modality(name).title
+        if name not in config.network.modalities:
+            raise ModelError(f"The model {config.id} has no part for {title}.")
+        if name in config.untrained:
+            raise ModelError(f"The model {config.id} was not trained on any imagery of {title}.")
+    if len(set(known)) < len(known):
+        raise PlanError("Give one raster for each modality.")
+    if len(set(targets)) < len(targets):
+        raise PlanError("Name each modality to make once.")
+    found = []
+    for target in targets:
+        others = [name for name in (known or targets) if name != target]
+        if others and not any(config.saw_together(target, other) for other in others):
+            found.append(ZERO_SHOT.format(find_modality(others[0]).title, find_modality(target).title))
+    return found
+
+
+def _lead_grid(wanted: SceneRequest) -> Grid:
+    """The grid of the first raster, or its own at another resolution with the same corner."""
+    if not wanted.inputs:
+        raise InputError("Give at least one raster of the scene.")
+    lead = wanted.inputs[0]
+    with RasterSource(lead.path, None, wanted.source_resolution, wanted.resolution_m) as source:
+        return source.grid
+
+
+def _job(wanted: SceneRequest) -> Job:
+    """The part of the request that every job has."""
+    first = wanted.inputs[0].path if wanted.inputs else ""
+    return with_absolute_paths(
+        Job(
+            first,
+            str(Path(wanted.output) / f"{wanted.targets[0]}.tif"),
+            None if wanted.extent is None else list(wanted.extent),
+            model=wanted.model,
+            source_resolution=wanted.source_resolution,
+            seed=wanted.seed,
+            steps=wanted.steps,
+            device=wanted.device,
+            precision=wanted.precision,
+            executor=wanted.executor,
+            job_dir=wanted.job_dir,
+        )
+    )
+
+
+def _with_rasters(plan: ScenePlan) -> ScenePlan:
+    """The plan with what its rasters and its targets say: fingerprints, number of bands, type and holes."""
+    holes = False
+    for given in plan.inputs:
+        with plan.opened(given) as raster:
+            holes |= raster.source.needs_alpha or raster.source.nodata is not None
+    targets = plan.target_modalities
+    eight_bit = all(m.is_eight_bit for m in targets)
+    return dataclasses.replace(
+        plan,
+        source=plan.source_now(),
+        bands=sum(m.band_count for m in targets),
+        dtype="uint8" if eight_bit else "float32",
+        nodata=None if eight_bit else float("nan"),
+        alpha=eight_bit and holes,
+    )
