@@ -43,6 +43,7 @@ METAVARS: dict[str, str | tuple[str, ...]] = {
     "bands": "BAND",
     "numbers": "M",
     "rasters": "PATH",
+    "choices": "NAME",
     "integer": "N",
     "number": "M",
 }
@@ -54,12 +55,12 @@ def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, .
         options: dict = {"help": field.help.replace("%", "%%")}
         if not field.positional:
             options.update(dest=field.name, required=field.required)
-        metavar = "|".join(field.choices) or METAVARS.get(field.kind, "TEXT")
+        metavar = METAVARS.get(field.kind) or "|".join(field.choices) or "TEXT"
         if field.kind == "flag":
             options["action"] = "store_true"
         elif isinstance(metavar, tuple):
             options.update(nargs=len(metavar), metavar=metavar)
-        elif field.kind in ("bands", "numbers", "rasters", "words"):
+        elif field.kind in ("bands", "numbers", "rasters", "words", "choices"):
             options.update(nargs="+", metavar=metavar)
         elif not field.positional:
             options["metavar"] = metavar

@@ -53,6 +53,9 @@ JOB_METHODS = ("generate", "resume", "run")
 """Requests that the backend works on one after the other."""
 
 DEFAULT_MODEL = "metaearth-lite"
+DEFAULT_SCENE_MODEL = "metaearth-mm-lite"
+MODALITIES = ("rgb", "nir", "sar", "pan", "osm")
+"""MetaEarth-MM's; more can be described in a file."""
 MAX_SEED = 2147483647
 
 ANCHOR_TAG = "METAEARTH_ANCHOR"
@@ -74,9 +77,9 @@ class JobField:
     """One value of a job: it makes a command line option, a Processing parameter and a JSON key.
 
     ``kind`` is raster, rasters (files and folders of them), destination, folder, new_folder (that is written), file
-    (that is written and no raster), extent, bands, range, integer, number, numbers, choice, flag, text, words, crs,
-    point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None means "not given".
-    ``label`` is for people. ``named``: an option on the command line although it is required.
+    (that is written and no raster), extent, bands, range, integer, number, numbers, choice, choices (some of them),
+    flag, text, words, crs, point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None
+    means "not given". ``label`` is for people. ``named``: an option on the command line although it is required.
     """
 
     name: str
@@ -136,6 +139,11 @@ class JobField:
             if str(value) not in self.choices:
                 raise FieldError(f"{self.label}: {value!r} is not one of {', '.join(self.choices)}.")
             return str(value)
+        if self.kind == "choices":
+            chosen = value.replace(",", " ").split() if isinstance(value, str) else [str(v) for v in value]
+            if unknown := [v for v in chosen if v not in self.choices]:
+                raise FieldError(f"{self.label}: {', '.join(unknown)} is not among {', '.join(self.choices)}.")
+            return chosen
         if self.kind == "extent":
             extent = [float(v) for v in value]
             if len(extent) != 4 or not all(abs(v) < 1e300 for v in extent):
@@ -443,8 +451,94 @@ EVALUATE = Verb(
     (Output("table", "file", "The table"),),
 )
 
-VERBS: Dict[str, Verb] = {
-    verb.name: verb for verb in (VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN, AUGMENT, EVALUATE)}
+MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
+
+SCENE_FIELDS: Tuple[JobField, ...] = (
+    FIELDS["seed"],
+    dataclasses.replace(FIELDS["model"], default=DEFAULT_SCENE_MODEL,
+                        help="Id of an installed MetaEarth-MM model, or the folder of its bundle."),
+    JobField("other_targets", "words", "Other modalities to make",
+             "Modalities of your own, separated by spaces; see docs/modalities.md.", advanced=True),
+    dataclasses.replace(FIELDS["steps"], help="Network evaluations a window. Empty: what suits the model."),
+    FIELDS["device"], FIELDS["precision"],
+    dataclasses.replace(FIELDS["executor"]),
+    FIELDS["job_dir"],
+)
+"""How scenes are made, whether or not something of them is known."""
+
+TARGETS = JobField("targets", "choices", "Modalities to make", "What is made of the scene.", choices=MODALITIES,
+                   default=["nir"])
+
+TRANSLATE = Verb(
+    "translate", "translatemodality", "Translate between modalities", "Modalities",
+    "Makes imagery of some modalities from that of others: near infrared from RGB, a map from a photograph, RGB from"
+    " radar. All results lie on the grid of the first raster given. A modality that is given and also wanted is"
+    " completed: where it is known it stays. The result is synthetic.",
+    (
+        *(JobField(name, "raster", f"{MODALITY_TITLES[name]} raster", f"What is known of the scene in {title}.")
+          for name, title in MODALITY_TITLES.items()),
+        TARGETS,
+        JobField("output", "new_folder", "Results", "Folder for one GeoTIFF a modality: nir.tif and so on.",
+                 required=True, named=True),
+        dataclasses.replace(FIELDS["extent"],
+                            help="Part of the first raster in its coordinates: XMIN YMIN XMAX YMAX. Empty: all of it."),
+        dataclasses.replace(FIELDS["resolution"], label="Resolution (m/px)", advanced=True,
+                            help="Metres per pixel of the results. Empty: those of the first raster."),
+        JobField("other_inputs", "words", "Other rasters", "Modalities of your own, as NAME=PATH, separated by spaces.",
+                 advanced=True),
+        JobField("band_choice", "words", "Bands",
+                 "Which bands show a modality, where the raster has others: NAME=BAND or NAME=BAND,BAND,BAND, such as:"
+                 " rgb=3,2,1 nir=4. Empty: as the raster is shown.", advanced=True),
+        FIELDS["source_resolution"],
+        *SCENE_FIELDS,
+    ),
+    (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+)
+
+GENERATE_PAIR = Verb(
+    "generate-pair", "generatepaired", "Generate a scene in several modalities", "Modalities",
+    "Makes a scene from nothing but a seed, aligned in all modalities that are chosen. What is larger than one window"
+    " is made coarse first, and then finer. The result is synthetic: no such place exists.",
+    (
+        dataclasses.replace(TARGETS, default=["rgb", "nir"]),
+        JobField("output", "new_folder", "Results", "Folder for one GeoTIFF a modality: rgb.tif and so on.",
+                 required=True, named=True),
+        JobField("metres_per_pixel", "number", "Metres per pixel", "How much ground a pixel of the result is.",
+                 required=True, named=True, minimum=0.001, maximum=100000.0),
+        JobField("width", "integer", "Width (px)", "Pixels across.", default=256, minimum=16, maximum=65536),
+        JobField("height", "integer", "Height (px)", "Pixels down.", default=256, minimum=16, maximum=65536),
+        JobField("crs", "crs", "Coordinate reference system", "Where the scene is to lie, such as EPSG:32633.",
+                 default="EPSG:3857"),
+        JobField("centre", "point", "Centre",
+                 "Where the scene's middle is to lie, in that system's coordinates. Empty: 0, 0."),
+        dataclasses.replace(FIELDS["model"], name="cascade", label="Model that makes finer", advanced=True,
+                            help="Used for scenes larger than one window: id or folder of a cascade's bundle."),
+        *SCENE_FIELDS,
+    ),
+    (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+)
+
+EMBED = Verb(
+    "embed", "embedscene", "Embed a scene", "Modalities",
+    "Describes a scene by the tokens that MetaEarth-MM infers of it: a raster of features, or one vector a chip of a"
+    " labelled folder, to train other models on.",
+    (
+        *(JobField(name, "raster", f"{MODALITY_TITLES[name]} raster", f"What is known of the scene in {title}.")
+          for name, title in MODALITY_TITLES.items()),
+        JobField("chips", "folder", "Labelled chips",
+                 "Instead of rasters: a folder with one subfolder of RGB chips a class."),
+        JobField("output", "text", "Features", "A name that ends in .tif (a raster of features) or in .npz.",
+                 required=True, named=True),
+        FIELDS["source_resolution"],
+        dataclasses.replace(FIELDS["model"], default=DEFAULT_SCENE_MODEL,
+                            help="Id of an installed MetaEarth-MM model, or the folder of its bundle."),
+        FIELDS["device"], FIELDS["precision"],
+    ),
+    (Output("features", "number", "Features a place"),),
+)
+
+VERBS: Dict[str, Verb] = {verb.name: verb for verb in (
+    VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN, AUGMENT, EVALUATE, TRANSLATE, GENERATE_PAIR)}
 
 
 def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:

@@ -21,6 +21,8 @@ MODULES = {
     "train": "backend.training.verbs",
     "augment": "backend.evaluation.verbs",
     "evaluate": "backend.evaluation.verbs",
+    "translate": "backend.scene.verbs",
+    "generate-pair": "backend.scene.verbs",
 }
 """Where each verb's function of its name is; loaded when it is called."""
 
@@ -29,4 +31,4 @@ def run_verb(name: str, values: dict[str, Any], report: Report, check: Check) ->
     """What a verb tells of its outcome."""
     if name not in MODULES:
         raise PlanError(f"There is no verb {name!r}; known: {', '.join(MODULES)}.")
-    return getattr(import_module(MODULES[name]), name)(values, report, check)
+    return getattr(import_module(MODULES[name]), name.replace("-", "_"))(values, report, check)

@@ -132,6 +132,15 @@ class ScenePlan(JobPlan):
 
 def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
     """The plan of a request; raises one of `backend.errors` with a sentence if it cannot be done."""
+    plan = draft_scene_plan(wanted)
+    check_outputs(plan.result_paths, list(plan.source))
+    check_size([stage.region for stage in plan.stages])
+    check_space(plan)
+    return plan
+
+
+def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
+    """The plan of a request, wherever its results would go."""
     bundle = find_scene_bundle(wanted.model)
     config = bundle.config
     warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
@@ -144,7 +153,10 @@ def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
         warnings.append(f"The pixels are {grid.pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to"
                         f" {coarsest:g} m.")
     profile, device = config.profile, choose_device(wanted.device)
-    geometry = WindowGeometry(Lattice(config.network.tile, profile.margin, profile.ramp), 1, 0)
+    tile = config.network.tile
+    # what comes from noise alone is one window: several would each invent a scene of their own
+    lattice = Lattice(tile, profile.margin, profile.ramp) if wanted.inputs else Lattice(tile, 0, 0)
+    geometry = WindowGeometry(lattice, 1, 0)
     sha256, sampling = bundle.sha256(), Sampling(profile.sampler, wanted.steps or profile.steps)
     precision, batch = fastest(bundle, sha256, device, wanted.precision)
     job = _job(wanted)
@@ -177,11 +189,7 @@ def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
         wanted.targets,
         tuple(config.relative),
     )
-    plan = _with_rasters(plan)
-    check_outputs(plan.result_paths, list(plan.source))
-    check_size([stage.region for stage in plan.stages])
-    check_space(plan)
-    return plan
+    return _with_rasters(plan)
 
 
 def check_modalities(config: SceneModelConfig, known: list[str], targets: list[str]) -> list[str]:

@@ -108,9 +108,14 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = (rotated(norm(t).to(v.dtype), *place) for norm, t in ((self.norm_q, q), (self.norm_k, k)))
+        q, k = (rotated(_normalised(t, norm), *place) for norm, t in ((self.norm_q, q), (self.norm_k, k)))
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(h.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def _normalised(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """The norm with its weights in the type of ``x``."""
+    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -144,7 +144,8 @@ def chips(tmp_path) -> Path:
     facts = ChipFacts(2.5, None, None, "a", "CC0", "a.tif", (0, 0), "", (1, 0, 0, 0, 1, 0))
     for split, count in (("train", 7), ("validation", 4)):
         pixels = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(count)]
-        write_shard(tmp_path / "set" / split / "000000.tar", (CutChip(f"{n}", p, facts, {}) for n, p in enumerate(pixels)))
+        cut = (CutChip(f"{n}", p, facts, {}) for n, p in enumerate(pixels))
+        write_shard(tmp_path / "set" / split / "000000.tar", cut)
     (tmp_path / "set" / "dataset.json").write_text("{}")
     return tmp_path / "set"
 

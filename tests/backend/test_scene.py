@@ -1,0 +1,296 @@
+"""MetaEarth-MM: modalities, network, windows, jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from backend.__main__ import main
+from backend.diffusion.flow import adams_bashforth, noised
+from backend.errors import InputError, ModelError
+from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, open_bundle, save_bundle
+from backend.models.scene_config import SceneNetworkConfig, VaeConfig
+from backend.models.scene_network import SceneNetwork, Streams
+from backend.scene.drawing import draw_map
+from backend.scene.modality import find_modality, known_modalities
+from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
+
+TINY = SceneNetworkConfig(
+    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
+    vae=VaeConfig(4, 6, (16,), 1),
+)
+
+
+@pytest.fixture(scope="module")
+def scene_model(tmp_path_factory):
+    """A bundle with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "scene"
+    torch.manual_seed(0)
+    network = SceneNetwork(TINY)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        network.vae.deviation.fill_(1)
+    config = SceneModelConfig("tiny-mm", "Tiny", TINY, (0.1, 100.0), Profile(margin=16, ramp=8, steps=3), "", {},
+                              relative=("sar",), untrained=("osm",), pairs=(("rgb", "nir"),))
+    save_bundle(folder, config, network.state_dict())
+    return open_bundle(folder)
+
+
+def streams(batch=2, modalities=(0, 1), times=(1.0, 0.3), side=8, seed=0) -> Streams:
+    torch.manual_seed(seed)
+    latents = torch.randn(batch, len(modalities), TINY.vae.channels, side, side)
+    return Streams(latents, torch.tensor([modalities] * batch), torch.tensor([times] * batch), torch.ones(batch))
+
+
+def lively(seed=0) -> SceneNetwork:
+    """A network none of whose weights are zero."""
+    torch.manual_seed(seed)
+    network = SceneNetwork(TINY)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network.eval()
+
+
+def test_pictures_and_rasters_of_every_modality_are_each_others_inverse():
+    rng = np.random.default_rng(0)
+    for modality in known_modalities().values():
+        numbers = [c.value for c in modality.classes]
+        values = (
+            rng.choice(numbers, (1, 9, 7)).astype(np.float32)
+            if modality.is_map
+            else np.rint(rng.uniform(modality.low, modality.high, (modality.band_count, 9, 7))).astype(np.float32)
+        )
+        picture = modality.to_picture(values)
+        assert picture.shape == (3, 9, 7) and np.abs(picture).max() <= 1
+        np.testing.assert_allclose(modality.from_picture(picture), values, atol=1e-4)
+
+
+def test_a_user_adds_a_modality_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path))
+    (tmp_path / "modalities").mkdir()
+    text = '[[modality]]\nid = "dem"\ntitle = "Heights"\nkind = "image"\nbands = ["m"]\nlow = -10.0\nhigh = 4000.0\n'
+    (tmp_path / "modalities" / "dem.toml").write_text(text)
+    assert find_modality("dem").high == 4000 and find_modality("dem").dtype == "float32"
+    (tmp_path / "modalities" / "dem.toml").write_text(text.replace("4000.0", "-20.0"))
+    with pytest.raises(InputError, match=r"dem.toml.*high must be above low"):
+        known_modalities()
+
+
+def test_a_map_is_drawn_from_features_by_their_tags(make_raster):
+    from backend.raster.source import RasterSource
+
+    with RasterSource(make_raster(height=40, width=40)) as source:
+        grid = source.grid
+    from rasterio.warp import transform
+
+    def corner(x, y):
+        (lon,), (lat,) = transform(grid.crs, "EPSG:4326", [x], [y])
+        return [lon, lat]
+
+    west, south, east, north = grid.bounds()
+    middle = (west + east) / 2
+    square = [corner(*p) for p in ((west, south), (middle, south), (middle, north), (west, north), (west, south))]
+    features = [
+        {"properties": {"building": "yes"}, "geometry": {"type": "Polygon", "coordinates": [square]}},
+        {"properties": {"building": "no"}, "geometry": {"type": "Polygon", "coordinates": [square]}},
+        {"properties": {"tags": {"natural": "water"}}, "geometry": {"type": "LineString", "coordinates": square[1:3]}},
+    ]
+    drawn = draw_map(features, find_modality("osm"), grid)
+    assert (drawn[:, :18] == 1).all() and (drawn[:, 23:] == 0).all() and 3 in drawn[:, 18:22]
+
+
+def test_the_sizes_of_the_bundles():
+    with torch.device("meta"):
+        xl = find_scene_bundle("metaearth-mm-xl").config.build()
+        lite = find_scene_bundle("metaearth-mm-lite").config.build()
+    assert lite.count_parameters() <= 8_000_000 and 2 * lite.count_parameters() <= 16_000_000
+    own = xl.count_parameters() - sum(p.numel() for p in xl.vae.parameters())
+    # 22 blocks of 18 d^2, 6 of (4 + 6 + 5 x 8) d^2, embeddings aside
+    assert own == pytest.approx((22 * 18 + 6 * 50) * 1152**2, rel=0.02)
+
+
+def test_scene_tokens_need_all_streams_and_a_stream_knows_its_modality():
+    network, given = lively(), streams()
+    scene, velocity = network(given)
+    assert scene.shape == (2, 2, 16, 32) and velocity.shape == given.latents.shape
+    other = given.latents.clone()
+    other[:, 0] += 1
+    assert not torch.allclose(network(given._replace(latents=other))[0][:, 1], scene[:, 1])
+    swapped = network(given._replace(modalities=torch.tensor([[0, 3]] * 2)))[1]
+    assert not torch.allclose(swapped[:, 1], velocity[:, 1])
+
+
+def test_the_order_of_the_streams_does_not_matter():
+    network, given = lively(), streams()
+    turned = Streams(*(part.flip(1) if part is not None and part.ndim > 1 else part for part in given))
+    for a, b in zip(network(given), network(turned)):
+        torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_stream_changes_nothing_for_the_others():
+    network, given = lively(), streams(modalities=(0, 1, 2), times=(1.0, 0.3, 0.5))
+    present = torch.tensor([[True, True, False]] * 2)
+    two = Streams(given.latents[:, :2], given.modalities[:, :2], given.times[:, :2], given.ground_resolution_m)
+    masked = network(given._replace(present=present))[1][:, :2]
+    torch.testing.assert_close(masked, network(two)[1], atol=1e-5, rtol=1e-4)
+
+
+def test_scene_consistency_is_nothing_for_equal_tokens_and_one_for_unrelated():
+    tokens = torch.randn(4, 1, 64, 128)
+    assert float(scene_inconsistency(tokens.repeat(1, 3, 1, 1))) == pytest.approx(0, abs=1e-5)
+    assert float(scene_inconsistency(torch.randn(4, 3, 64, 128))) == pytest.approx(1, abs=0.05)
+
+
+def test_only_streams_that_are_not_observed_count():
+    objective = FlowObjective(lively(), 0.0)
+    torch.manual_seed(3)
+    pictures, noise = torch.rand(2, 2, 3, 32, 32) * 2 - 1, torch.randn(2, 2, 6, 8, 8)
+    batch = SceneBatch(pictures, torch.tensor([[0, 1]] * 2), torch.tensor([[1.0, 0.5]] * 2), noise, torch.ones(2))
+    before = float(objective(batch).detach())
+    noise[:, 0] += 5  # an observed stream has no noise
+    assert float(objective(batch).detach()) == pytest.approx(before)
+    noise[:, 1] += 5
+    assert float(objective(batch).detach()) != pytest.approx(before)
+
+
+def test_the_flow_reaches_its_end_in_straight_lines_and_bends_with_second_order():
+    noise, z = torch.zeros(1), torch.tensor([2.0])
+    assert float(adams_bashforth(lambda x, t: z - noise, noise, 4)) == pytest.approx(2.0)
+    errors = [abs(float(adams_bashforth(lambda x, t: x, torch.ones(1), n)) - np.e) for n in (20, 40)]
+    assert errors[1] < errors[0] / 3.3
+    times = torch.tensor([[0.0, 1.0]])
+    mixed = noised(torch.ones(1, 2, 3), torch.zeros(1, 2, 3), times)
+    assert mixed[0, 0].sum() == 0 and mixed[0, 1].sum() == 3
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def translate(*arguments):
+    assert main(["translate", "--device", "cpu", "--precision", "float32", *map(str, arguments)]) == 0
+
+
+@pytest.fixture
+def rgb(make_raster):
+    return make_raster("rgb.tif", height=150, width=170)
+
+
+def test_results_lie_on_the_first_rasters_grid_and_say_what_they_are(rgb, scene_model, tmp_path, capsys):
+    translate("--rgb", rgb, "--targets", "nir", "sar", "--output", tmp_path / "out", "--model", scene_model.folder)
+    told = capsys.readouterr()
+    assert "SAR backscatter (VV) were never seen together" in told.err and "nir.tif" in told.out
+    with rasterio.open(rgb) as source, rasterio.open(tmp_path / "out" / "nir.tif") as made:
+        assert made.shape == source.shape and made.transform == source.transform and made.crs == source.crs
+        tags = made.tags()
+    assert tags["METAEARTH_SYNTHETIC"] == "YES" and tags["METAEARTH_MODALITY"] == "nir" and made.dtypes == ("uint8",)
+    assert read(tmp_path / "out" / "sar.tif").std() > 0
+    assert not (tmp_path / "out").joinpath("nir.tif.metaearth-job").exists()
+
+
+def test_an_extent_and_other_targets_give_the_same_pixels(rgb, scene_model, tmp_path):
+    translate("--rgb", rgb, "--targets", "nir", "--output", tmp_path / "all", "--model", scene_model.folder)
+    whole = read(tmp_path / "all" / "nir.tif")
+    with rasterio.open(rgb) as source:
+        xmin, ymin = source.transform @ (31, 141)
+        xmax, ymax = source.transform @ (130, 50)
+    translate("--rgb", rgb, "--targets", "nir", "--output", tmp_path / "part", "--model", scene_model.folder,
+              "--extent", xmin, ymin, xmax, ymax)
+    np.testing.assert_array_equal(read(tmp_path / "part" / "nir.tif"), whole[:, 50:141, 31:130])
+    translate("--rgb", rgb, "--targets", "nir", "--output", tmp_path / "other", "--model", scene_model.folder,
+              "--seed", 3)
+    assert (read(tmp_path / "other" / "nir.tif") != whole).mean() > 0.5
+
+
+def test_what_is_known_stays_when_a_modality_is_completed(rgb, make_raster, scene_model, tmp_path):
+    values = np.full((1, 150, 170), 90.0)
+    values[:, :, 80:] = 0
+    nir = make_raster("nir.tif", bands=1, height=150, width=170, values=values, nodata=0)
+    translate("--rgb", rgb, "--nir", nir, "--targets", "nir", "--output", tmp_path / "out", "--model",
+              scene_model.folder)
+    made = read(tmp_path / "out" / "nir.tif")[0]
+    assert (made[:, :80] == 90).all() and (made[:, 80:] != 90).mean() > 0.5
+
+
+def test_rasters_of_other_grids_are_laid_onto_the_first(rgb, make_raster, scene_model, tmp_path):
+    finer = rasterio.Affine(5, 0, 500_000, 0, -5, 5_000_000)
+    smooth = np.linspace(10, 240, 340)[None, None].repeat(300, axis=1)
+    other = make_raster("pan.tif", bands=1, height=300, width=340, transform=finer, values=smooth)
+    same = make_raster("pan2.tif", bands=1, height=150, width=170,
+                       values=smooth.reshape(1, 150, 2, 170, 2).mean((2, 4)))
+    for name, path in (("a", other), ("b", same)):
+        translate("--rgb", rgb, "--pan", path, "--targets", "nir", "--output", tmp_path / name, "--model",
+                  scene_model.folder)
+    a, b = (read(tmp_path / name / "nir.tif").astype(float) for name in "ab")
+    assert a.shape == b.shape and np.abs(a - b).mean() < 1
+
+
+def test_bad_requests_get_a_sentence(rgb, scene_model, tmp_path, capsys):
+    common = ["--output", str(tmp_path / "out"), "--model", str(scene_model.folder), "--device", "cpu"]
+    cases = [
+        (["--targets", "nir"], "at least one raster"),
+        (["--rgb", rgb, "--targets", "osm"], "not trained on any imagery of Map"),
+        (["--rgb", rgb, "--targets", "lidar"], "lidar is not among"),
+        (["--nir", rgb, "--targets", "rgb"], "shows 3 band"),
+        (["--rgb", rgb, "--targets", "nir", "--band-choice", "pan=1"], "no raster of pan"),
+        (["--rgb", rgb, "--targets", "nir", "--model", "metaearth-lite"], "knows no modalities"),
+    ]
+    for arguments, sentence in cases:
+        assert main(["translate", *common, *arguments]) in (1, 2)
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ModelError, match="makes no raster finer"):
+        from backend.models.bundle import find_bundle
+
+        find_bundle(str(scene_model.folder))
+
+
+def test_a_scene_from_nothing_is_aligned_and_repeatable(scene_model, small_model, tmp_path, capsys):
+    def make(name, *more):
+        assert main(["generate-pair", "--targets", "rgb", "nir", "--metres-per-pixel", "5", "--output",
+                     str(tmp_path / name), "--model", str(scene_model.folder), "--device", "cpu", "--json",
+                     "--precision", "float32", "--crs", "EPSG:32633", "--centre", "500000", "5000000", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    told = make("a", "--width", "64", "--height", "48")
+    assert told["evaluations"] == 3
+    with rasterio.open(tmp_path / "a" / "rgb.tif") as a, rasterio.open(tmp_path / "a" / "nir.tif") as b:
+        assert a.transform == b.transform and a.shape == b.shape == (48, 64) and (a.count, b.count) == (3, 1)
+    make("b", "--width", "64", "--height", "48")
+    np.testing.assert_array_equal(read(tmp_path / "a" / "rgb.tif"), read(tmp_path / "b" / "rgb.tif"))
+    make("large", "--width", "160", "--height", "128", "--cascade", str(small_model.folder))
+    with rasterio.open(tmp_path / "large" / "rgb.tif") as a, rasterio.open(tmp_path / "large" / "nir.tif") as b:
+        assert a.transform == b.transform and a.shape == b.shape == (128, 160) and a.res == (5, 5)
+
+
+def test_an_interrupted_translation_is_resumed(rgb, scene_model, tmp_path, capsys):
+    from backend.errors import Interrupted
+    from backend.jobs.runner import JobRun, resume
+    from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
+
+    def plan(name):
+        wanted = SceneRequest((SceneInput("rgb", rgb),), ("nir",), str(tmp_path / name), str(scene_model.folder),
+                              device="cpu", precision="float32", job_dir=str(tmp_path / f"{name}.job"))
+        return dataclasses.replace(make_scene_plan(wanted), block_windows=1)
+
+    whole = JobRun(plan("whole"), lambda p: None, lambda: None).run()
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > 60:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        JobRun(plan("cut"), lambda p: None, check).run()
+    result = resume(tmp_path / "cut.job", lambda p: None, lambda: None)
+    assert 0 < result.evaluations < whole.evaluations
+    np.testing.assert_array_equal(read(tmp_path / "cut" / "nir.tif"), read(tmp_path / "whole" / "nir.tif"))
