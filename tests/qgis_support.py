@@ -32,6 +32,13 @@ network = NetworkConfig(base_channels=16, multipliers=(1, 1), blocks_per_level=1
 config = ModelConfig("tiny", "Tiny", network, NoiseSchedule("linear", 0.0015, 0.0155, 1000), "v", (0.1, 500.0),
                      Profile(steps=2, margin=20), "GPL-2.0-or-later", {})
 save_bundle(Path(sys.argv[1]), config, CascadeNetwork(network).state_dict())
+
+from backend.models.bundle import SceneModelConfig
+from backend.models.scene_config import SceneNetworkConfig, VaeConfig
+scene = SceneNetworkConfig(tile=64, width=32, heads=2, inference_blocks=1, generator_blocks=1, encoding_channels=16,
+                           vae=VaeConfig(4, 6, (16,), 1))
+config = SceneModelConfig("tiny-mm", "Tiny MM", scene, (0.1, 500.0), Profile(margin=16, ramp=8, steps=2), "", {})
+save_bundle(Path(sys.argv[1]).with_name("tiny-mm"), config, config.build().state_dict())
 """
 
 
@@ -52,7 +59,7 @@ def qgis_variables(folder: Path, home: Path) -> dict[str, str]:
 
 
 def make_home(home: Path) -> Path:
-    """A data root whose only model, `tiny`, has random weights and runs in a moment."""
+    """A data root whose only models, `tiny` and `tiny-mm`, have random weights and run in a moment."""
     subprocess.run([str(BACKEND_PYTHON), "-c", TINY_MODEL, str(home / "models" / "tiny")], check=True,
                    env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
     return home

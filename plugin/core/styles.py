@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import Any, List, Optional
 
 from qgis.core import (
     QgsMultiBandColorRenderer,
+    QgsPalettedRasterRenderer,
     QgsRaster,
     QgsRasterLayer,
     QgsRasterRenderer,
     QgsSingleBandGrayRenderer,
     QgsSingleBandPseudoColorRenderer,
 )
+from qgis.PyQt.QtGui import QColor
+
+from .translate import tr
 
 
 def result_renderer(source: QgsRasterLayer, bands: Optional[List[int]] = None) -> Optional[QgsRasterRenderer]:
@@ -35,6 +39,14 @@ def result_renderer(source: QgsRasterLayer, bands: Optional[List[int]] = None) -
     else:
         return None
     return clone
+
+
+def class_renderer(classes: List[List[Any]]) -> Optional[QgsRasterRenderer]:
+    """A legend of classes, each [number, name, "#rrggbb"]; None where there are none."""
+    if not classes:
+        return None
+    shown = [QgsPalettedRasterRenderer.Class(value, QColor(colour), tr(name)) for value, name, colour in classes]
+    return QgsPalettedRasterRenderer(None, 1, shown)
 
 
 def apply_style(layer: QgsRasterLayer, renderer: QgsRasterRenderer) -> None:

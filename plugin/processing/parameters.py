@@ -101,6 +101,11 @@ def _choice(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
                                       defaultValue=field.default, usesStaticStrings=True)
 
 
+def _choices(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
+    return QgsProcessingParameterEnum(field.parameter, tr(field.label), options=list(field.choices), allowMultiple=True,
+                                      defaultValue=field.default, usesStaticStrings=True)
+
+
 def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
     return QgsProcessingParameterString(field.parameter, tr(field.label), field.default,
                                         optional=not field.required and not field.default)
@@ -142,7 +147,7 @@ _MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] 
     "raster": _raster, "destination": _destination, "folder": _folder, "extent": _extent, "bands": _bands,
     "range": _range, "integer": _number, "number": _number, "choice": _choice, "text": _text, "rasters": _rasters,
     "new_folder": _new_folder, "file": _file, "flag": _flag, "crs": _crs, "point": _point, "numbers": _text,
-    "words": _text,
+    "words": _text, "choices": _choices,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from qgis.core import (
@@ -21,9 +22,11 @@ from ...backend.protocol import FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
 from ..core.layers import layer_source
+from ..core.results import dresser
+from ..core.styles import class_renderer
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm
-from .parameters import Values, band_values, help_of, parameter_of, scalar_values
+from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
 
 OUTPUTS = {"file": QgsProcessingOutputFile, "folder": QgsProcessingOutputFolder, "number": QgsProcessingOutputNumber,
            "text": QgsProcessingOutputString}
@@ -113,7 +116,15 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         """The value of a field that is no plain number or text."""
         name = field.parameter
         if field.kind == "raster":
+            if not field.required and parameters.get(name) in (None, ""):
+                return None
             return own_file(self.parameterAsRasterLayer(parameters, name, context), field)
+        if field.kind == "choices":
+            return field.check(self.parameterAsEnumStrings(parameters, name, context))
+        if field.kind == "extent":
+            extent = extent_value(self, field, parameters, context, self.place_crs(parameters, context))
+            corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
+            return corners or None
         if field.kind == "rasters":
             layers = self.parameterAsLayerList(parameters, name, context)
             return field.check([own_file(layer, field) for layer in layers])
@@ -140,7 +151,9 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         """What coordinates are given in to the backend."""
         if any(field.kind == "crs" for field in self.verb.fields):
             return self.parameterAsCrs(parameters, "CRS", context)
-        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
+        rasters = [field.parameter for field in self.verb.fields if field.kind == "raster"]
+        given = next((name for name in rasters if parameters.get(name) not in (None, "")), None)
+        layer = self.parameterAsRasterLayer(parameters, given, context) if given else None
         return layer.crs() if layer else QgsCoordinateReferenceSystem()
 
     def processAlgorithm(self, parameters: Values, context: QgsProcessingContext,
@@ -152,6 +165,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             told = run_verb(self.verb, values, feedback)
         except (BackendError, FieldError) as error:
             raise QgsProcessingException(str(error)) from error
+        if told.get("layers"):
+            load_layers(told["layers"], tr("MetaEarth: {}").format(Path(told["output"]).name), context)
         found = {output.name.upper(): told.get(output.name) for output in self.verb.outputs}
         return {**{name.upper(): place for name, place in places.items()}, **found}
 
@@ -159,6 +174,19 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         if field.kind == "destination":
             return self.parameterAsOutputLayer(parameters, field.parameter, context)
         return self.parameterAsFileOutput(parameters, field.parameter, context)
+
+
+def load_layers(layers: List[Dict[str, Any]], group: str, context: QgsProcessingContext) -> None:
+    """Have QGIS load rasters that the backend made, in a group (from QGIS 3.32 on), marked as synthetic."""
+    for told in layers:
+        path, unit = told["path"], f", {told['unit']}" if told["unit"] and not told["classes"] else ""
+        name = tr("{}{} (synthetic)").format(tr(told["title"]), unit)
+        details = QgsProcessingContext.LayerDetails(name, context.project(), "")
+        details.forceName = True
+        if hasattr(details, "groupName"):
+            details.groupName = group
+        details.setPostProcessor(dresser(class_renderer(told["classes"])))
+        context.addLayerToLoadOnCompletion(path, details)
 
 
 def own_file(layer: Optional[QgsRasterLayer], field: JobField) -> str:

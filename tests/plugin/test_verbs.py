@@ -25,13 +25,14 @@ from qgis_support import write_raster
 
 pytestmark = pytest.mark.usefixtures("qgis_processing")
 
-VERBS = ("view", "flythrough", "placepicture", "preparetrainingdata", "trainmodel", "augmentdataset", "evaluate")
+VERBS = ("view", "flythrough", "placepicture", "preparetrainingdata", "trainmodel", "augmentdataset", "evaluate",
+         "translatemodality", "generatepaired")
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_is_an_algorithm_that_tells_what_it_does(name):
     algorithm = QgsApplication.processingRegistry().createAlgorithmById(f"metaearth:{name}")
-    assert algorithm.displayName() and algorithm.group() in ("World", "Train")
+    assert algorithm.displayName() and algorithm.group() in ("World", "Train", "Modalities")
     for parameter in algorithm.parameterDefinitions():
         assert parameter.description() in algorithm.shortHelpString() or parameter.name() == "ALTITUDES"
         assert parameter.help()

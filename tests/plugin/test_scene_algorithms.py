@@ -1,0 +1,76 @@
+"""MetaEarth-MM in the toolbox: layers in, a group of aligned layers out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from osgeo import gdal
+from qgis import processing
+from qgis.core import (
+    QgsPalettedRasterRenderer,
+    QgsProcessingContext,
+    QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProject,
+    QgsRasterLayer,
+)
+from qgis_support import write_raster
+
+pytestmark = pytest.mark.usefixtures("qgis_processing")
+
+
+def pixels(path):
+    return gdal.Open(str(path)).ReadAsArray()
+
+
+def test_a_layer_is_translated_into_a_group_of_aligned_layers(scene, tmp_path):
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    found = processing.run(
+        "metaearth:translatemodality",
+        {"RGB": scene, "TARGETS": ["nir", "osm"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "town"), "SEED": 4},
+        context=context, feedback=QgsProcessingFeedback(),
+    )
+    source = QgsRasterLayer(scene)
+    nir, osm = (QgsRasterLayer(path) for path in found["RESULTS"].splitlines())
+    assert nir.extent() == osm.extent() == source.extent() and nir.width() == source.width()
+    assert Path(found["OUTPUT"]) == tmp_path / "town" and found["EVALUATIONS"] > 0
+    details = context.layersToLoadOnCompletion()
+    assert [d.name for d in details.values()] == ["Near infrared, 8 bit (synthetic)", "Map (OpenStreetMap) (synthetic)"]
+    one = details[osm.source()]
+    one.postProcessor().postProcessLayer(osm, context, QgsProcessingFeedback())
+    assert isinstance(osm.renderer(), QgsPalettedRasterRenderer)
+    assert [c.label for c in osm.renderer().classes()][:2] == ["other", "building"]
+    assert "synthetic" in osm.metadata().keywords()["metaearth"]
+
+
+def test_an_extent_gives_the_same_pixels_as_all_of_the_layer(tmp_path):
+    source = write_raster(tmp_path / "a.tif", 96)
+    common = {"RGB": source, "TARGETS": ["nir"], "MODEL": "tiny-mm", "PRECISION": "float32"}
+    whole = processing.run("metaearth:translatemodality", {**common, "OUTPUT": str(tmp_path / "all")})
+    area = QgsRasterLayer(source).extent()
+    half = f"{area.xMinimum()},{area.xMinimum() + 480},{area.yMaximum() - 500},{area.yMaximum()}"
+    part = processing.run("metaearth:translatemodality", {**common, "OUTPUT": str(tmp_path / "part"), "EXTENT": half})
+    assert np.array_equal(pixels(part["RESULTS"]), pixels(whole["RESULTS"])[:50, :48])
+
+
+def test_a_scene_is_made_from_a_seed(tmp_path):
+    found = processing.run(
+        "metaearth:generatepaired",
+        {"TARGETS": ["rgb", "sar"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "new"), "METRES_PER_PIXEL": 10,
+         "WIDTH": 64, "HEIGHT": 48, "CRS": "EPSG:32633"},
+    )
+    rgb, sar = (QgsRasterLayer(path) for path in found["RESULTS"].splitlines())
+    assert (rgb.bandCount(), sar.bandCount()) == (3, 1) and rgb.extent() == sar.extent()
+    assert (rgb.width(), rgb.height(), rgb.crs().authid()) == (64, 48, "EPSG:32633")
+
+
+def test_what_cannot_be_gets_a_sentence(scene, tmp_path):
+    common = {"MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "x")}
+    for values, sentence in (
+        ({"TARGETS": ["nir"]}, "at least one raster"),
+        ({"RGB": scene, "TARGETS": ["nir"], "MODEL": "tiny"}, "knows no modalities"),
+    ):
+        with pytest.raises(QgsProcessingException, match=sentence):
+            processing.run("metaearth:translatemodality", {**common, **values})
+    assert not (tmp_path / "x").exists() or not list((tmp_path / "x").iterdir())
