@@ -1,13 +1,15 @@
-"""What can be told of a job before it starts: where it cannot write, and what its user should know."""
+"""What can be told of a job before it starts: what is too large, where it cannot write, what its user should know."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from backend.errors import OutputError
+from backend.errors import OutputError, PlanError
 from backend.models.bundle import Bundle
-from backend.raster.grid import Grid, pixel_sides_m
+from backend.raster.grid import Grid, Region, pixel_sides_m
+
+MAX_PIXELS = 400_000_000_000
 
 
 def existing_folder(path: Path) -> Path:
@@ -42,6 +44,15 @@ def warnings_of(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | 
             "square ones: warp the layer to a UTM zone first for better detail."
         )
     return found
+
+
+def check_size(regions: list[Region]) -> None:
+    """`PlanError` if one of the stages' regions has too many pixels."""
+    if max(r.height * r.width for r in regions) > MAX_PIXELS:
+        raise PlanError(
+            f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
+            "Choose a smaller extent or a coarser target resolution."
+        )
 
 
 def check_outputs(paths: list[str], sources: list[str]) -> None:

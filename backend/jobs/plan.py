@@ -24,7 +24,7 @@ from backend.cascade.planning import Block, WindowGeometry, stage_regions, stage
 from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, PlanError
 from backend.jobs.calibration import Speed, calibrated, fastest
-from backend.jobs.checks import check_outputs, existing_folder, warnings_of
+from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
     ENGINE_VERSION,
@@ -39,7 +39,6 @@ from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.lattice import Lattice, paper_lattice
 
-MAX_PIXELS = 400_000_000_000
 LOCAL = "local"
 OVERHEAD = 1.08
 """A job's time over the time in its network: reading, blending, writing."""
@@ -251,7 +250,7 @@ def make_plan(job: Job) -> JobPlan:
     """The plan of a job; raises one of `backend.errors` with a sentence if it cannot be done."""
     plan = draft_plan(job)
     check_outputs(plan.result_paths, list(plan.source))
-    _check_size(plan)
+    check_size([stage.region for stage in plan.stages])
     _check_space(plan)
     return plan
 
@@ -375,15 +374,6 @@ def executor_of(job: Job) -> str:
     if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
         raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
     return asked
-
-
-def _check_size(plan: JobPlan) -> None:
-    regions = [stage.region for stage in plan.stages]
-    if max(r.height * r.width for r in regions) > MAX_PIXELS:
-        raise PlanError(
-            f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
-            "Choose a smaller extent or a coarser target resolution."
-        )
 
 
 def _check_space(plan: JobPlan) -> None:
