@@ -82,26 +82,12 @@ def raise_on_signals() -> Callable[[], None]:
     return check
 
 
-def progress_bar() -> tuple[Callable[[Progress], None], Callable[[], None]]:
-    """(report, close) of a progress bar on the terminal; silent where stderr is none."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=None, unit="window", disable=None, leave=True)
-
-    def report(progress: Progress) -> None:
-        bar.total = progress.windows
-        bar.set_description(f"stage {progress.stage} of {progress.stages}, {progress.message}", refresh=False)
-        bar.update(progress.windows_done - bar.n)
-
-    return report, bar.close
-
-
 @contextmanager
-def counted() -> Iterator[Callable[[int, int, str], None]]:
+def counted(unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
     """A report (done, total, message) that moves a progress bar on the terminal; silent where stderr is none."""
     from tqdm import tqdm
 
-    with tqdm(total=None, unit="", disable=None) as bar:
+    with tqdm(total=None, unit=unit, disable=None) as bar:
 
         def report(done: int, total: int, message: str) -> None:
             bar.total = total
@@ -147,11 +133,8 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json: bool) -> None:
     """Run a job under a progress bar and print what it says of itself."""
-    report, close = progress_bar()
-    try:
-        result = run(report)
-    finally:
-        close()
+    with counted("window") as report:
+        result = run(lambda p: report(p.windows_done, p.windows, f"stage {p.stage} of {p.stages}, {p.message}"))
     print(json.dumps(dataclasses.asdict(result)) if as_json else describe(result))
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a job before it starts: where it cannot write, and what its user should know."""
+"""What can be told of a job before it starts: what is too large, where it cannot write, what its user should know."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def warnings_of(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | 
 
 
 def check_size(regions: list[Region]) -> None:
-    """`PlanError` if one of the stages' regions has more pixels than anybody wants."""
+    """`PlanError` if one of the stages' regions has too many pixels."""
     if max(r.height * r.width for r in regions) > MAX_PIXELS:
         raise PlanError(
             f"The result would have {regions[-1].width} x {regions[-1].height} pixels. "
