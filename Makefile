@@ -11,7 +11,7 @@ INSTALL := $(if $(TORCH_BACKEND),$(PIP) $(UV) && $(BIN)/uv pip install --quiet -
 OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo cluster-demo bench test test-slow test-matrix lint lock lock-check install package train science science-train clean
+.PHONY: help setup system demo demo-mm cluster-demo bench test test-slow test-matrix lint lock lock-check install package train science science-train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -38,6 +38,9 @@ $(QGIS_VENV)/.ready: | system
 
 demo: system $(VENV)/.ready  ## a real scene made 16 times finer through QGIS; results in build/demo
 	$(BIN)/python scripts/demo.py
+
+demo-mm: system $(VENV)/.ready  ## a scene in other modalities, and one from nothing, through QGIS
+	$(BIN)/python scripts/demo_mm.py
 
 cluster-demo: $(VENV)/.tools  ## a job on a Dask cluster of this machine; a worker dies, the pixels are the same
 	$(BIN)/python scripts/cluster_demo.py

@@ -47,20 +47,23 @@ def estimate() -> str:
     return f"{summary.windows} windows on {summary.device_name}: about {max(5, round(summary.seconds))} seconds."
 
 
+def environment() -> dict[str, str]:
+    """Of a headless QGIS with a private profile; its own Python follows PATH and must not meet another one there."""
+    return {**os.environ, **private_profile(CHECKOUT / "build" / "profile"), "QT_QPA_PLATFORM": "offscreen",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 def run_algorithm() -> None:
     """`qgis_process run metaearth:generatehigherresolution` in a private profile."""
     if OUTPUT.exists():
         shutil.rmtree(OUTPUT)
     OUTPUT.mkdir(parents=True)
     xmin, ymin, xmax, ymax = EXTENT
-    # QGIS's own Python follows PATH and must not meet another one there
-    environment = {**os.environ, **private_profile(CHECKOUT / "build" / "profile"), "QT_QPA_PLATFORM": "offscreen",
-                   "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     command = [qgis_process(), "run", "metaearth:generatehigherresolution", "--", f"INPUT={SCENE}",
                f"EXTENT={xmin},{xmax},{ymin},{ymax} [EPSG:32611]", "STAGES=2", f"SEED={SEED}",
                f"OUTPUT={OUTPUT / 'stage2.tif'}"]
     print(" ".join(command[:4]), *(f"'{a}'" for a in command[4:]), flush=True)
-    done = subprocess.run(command, env=environment, check=False)
+    done = subprocess.run(command, env=environment(), check=False)
     if done.returncode:
         sys.exit(f"qgis_process ended with {done.returncode}.")
 

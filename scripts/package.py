@@ -1,5 +1,8 @@
 """Builds ``build/metaearth.zip``, what QGIS's plugin repository takes; ``--scan`` checks it as the repository does.
 
+Embedded models whose weights are too large for it get a zip of their own, ``build/<id>.zip``, which the plugin's
+options install (Models > Add).
+
 The zip holds one folder ``metaearth`` with the plugin, the backend and the resources: files that git knows or would
 add, less what `.gitattributes` marks export-ignore. Standard library only; the scan needs bandit, detect-secrets and
 flake8 in the Python that runs this.
@@ -18,6 +21,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 ARCHIVE = CHECKOUT / "build" / "metaearth.zip"
+MODELS = CHECKOUT / "resources" / "models"
 PACKAGE = "metaearth"
 CONTENTS = ("metadata.txt", "__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "plugin", "backend", "resources")
 REQUIRED = {"metadata.txt", "__init__.py", "LICENSE"}
@@ -82,6 +86,24 @@ def build() -> Path:
     return ARCHIVE
 
 
+def build_models() -> list[Path]:
+    """A zip of every embedded model whose weights stay out of the plugin's, if they are there."""
+    written = []
+    for weights in sorted(MODELS.glob("*/model.safetensors")):
+        path = str(weights.relative_to(CHECKOUT))
+        if path not in export_ignored([path]):
+            continue
+        target = ARCHIVE.with_name(f"{weights.parent.name}.zip")
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(weights.parent.iterdir()):
+                entry = zipfile.ZipInfo(f"{weights.parent.name}/{file.name}", DATE)
+                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+                archive.writestr(entry, file.read_bytes())
+        print(f"{target}: {target.stat().st_size:,} bytes")
+        written.append(target)
+    return written
+
+
 def scan(archive: Path) -> int:
     """The number of scanners that found something in the unpacked zip; they run without the project's settings."""
     with tempfile.TemporaryDirectory() as folder:
@@ -121,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         archive = build()
+        build_models()
     except PackageError as error:
         print(error, file=sys.stderr)
         return 1

@@ -9,7 +9,6 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from backend.cascade.engine import Sampling
 from backend.cascade.planning import stage_regions, stages_for
 from backend.devices import choose_device, device_name
 from backend.errors import DiskFullError, ModelError, PlanError
-from backend.jobs.calibration import Speed, calibrated, fastest
+from backend.jobs.calibration import calibrated, fastest
 from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
+from backend.jobs.portions import block_windows
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
     ENGINE_VERSION,
@@ -40,11 +40,8 @@ from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice, paper_lattice
 
-LOCAL = "local"
 OVERHEAD = 1.08
 """A job's time over the time in its network: reading, blending, writing."""
-BLOCK_SECONDS = 8.0
-"""What a block should take: short enough that little is lost with it, long enough that its file costs little."""
 
 
 @dataclass(frozen=True)
@@ -383,32 +380,6 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
     sampler = profile.sampler if job.sampler == "auto" else job.sampler
     usual = profile.steps if sampler == profile.sampler else 50 if sampler == "ddim" else 12
     return Sampling(sampler, job.steps or usual)
-
-
-def block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
-    """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster.
-
-    Memory grows with a block's pixels, hence the upper limits.
-    """
-    local = executor_of(job) == LOCAL
-    seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, 16)
-    windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
-    return max(1, min(most, round(windows**0.5)))
-
-
-def executor_of(job: Job) -> str:
-    """ "local", "local:N" for N processes, or where the Dask cluster is.
-
-    auto is what DASK_SCHEDULER_ADDRESS says, else local; on a machine with several GPUs local means one process each.
-    """
-    asked = (os.environ.get("DASK_SCHEDULER_ADDRESS") or LOCAL) if job.executor == "auto" else job.executor
-    gpus = torch.cuda.device_count() if job.device != "cpu" else 0
-    if asked == LOCAL and gpus > 1 and find_spec("distributed"):
-        return f"{LOCAL}:{gpus}"
-    count = asked.partition(":")[2]
-    if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
-        raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
-    return asked
 
 
 def check_space(plan: JobPlan) -> None:

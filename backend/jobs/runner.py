@@ -15,7 +15,8 @@ from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
 from backend.jobs.directory import JobDirectory
 from backend.jobs.executors import Executor, LocalExecutor
-from backend.jobs.plan import LOCAL, JobPlan, executor_of
+from backend.jobs.plan import JobPlan
+from backend.jobs.portions import LOCAL, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan

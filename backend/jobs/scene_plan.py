@@ -19,7 +19,8 @@ from backend.devices import choose_device, device_name
 from backend.errors import InputError, ModelError, PlanError
 from backend.jobs.calibration import calibrated, fastest
 from backend.jobs.checks import check_outputs, check_size
-from backend.jobs.plan import JobPlan, Product, StagePlan, block_windows, check_space, with_absolute_paths
+from backend.jobs.plan import JobPlan, Product, StagePlan, check_space, with_absolute_paths
+from backend.jobs.portions import block_windows
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
 from backend.protocol import Job
 from backend.raster.grid import Grid
@@ -145,7 +146,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     config = bundle.config
     warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
     if not bundle.has_weights:
-        raise ModelError(f"The model {config.id} has no weights yet: it can be trained, but not run.")
+        raise ModelError(f"The model {config.id} has no weights here: train it, or add a zip of it (Models > Add).")
     grid = wanted.grid or _lead_grid(wanted)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
     finest, coarsest = config.ground_resolution_m

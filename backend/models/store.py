@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 from backend.digest import sha256_of
@@ -20,7 +21,7 @@ ID = re.compile(r"\w[\w.-]*")
 
 
 def add_model(source: str, sha256: str = "") -> Bundle:
-    """The bundle, now among the user's models, from a folder or from ``hub:owner/name@REVISION``.
+    """The bundle, now among the user's models, from a folder, a zip of one, or from ``hub:owner/name@REVISION``.
 
     A hub's bundle must be pinned: REVISION is a commit of 40 hexadecimal digits, ``sha256`` that of its weights.
     `ModelError` if it cannot be had, is damaged, or is there already.
@@ -31,6 +32,10 @@ def add_model(source: str, sha256: str = "") -> Bundle:
             raise ModelError(
                 f"{source} is not pinned: write hub:owner/name@REVISION with the commit's 40 hexadecimal digits."
             )
+        if source.lower().endswith(".zip"):
+            with tempfile.TemporaryDirectory() as folder:
+                _unpack(Path(source), Path(folder))
+                return _install(Path(folder), sha256)
         return _install(Path(source), sha256)
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ModelError("A model from a hub needs the SHA-256 of its model.safetensors, 64 hexadecimal digits.")
@@ -67,6 +72,19 @@ def _install(folder: Path, sha256: str) -> Bundle:
             shutil.copyfile(folder / name, partial / name)
     partial.rename(target)
     return open_bundle(target)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """A bundle's files out of a zip, and nothing else; the folder that they lie in there does not matter."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in opened.infolist():
+                name = member.filename.rsplit("/", 1)[-1]
+                if name in (CONFIG, CARD, WEIGHTS):
+                    with opened.open(member) as stream, (folder / name).open("wb") as out:
+                        shutil.copyfileobj(stream, out)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{archive} cannot be read as a zip of a model: {error}.") from error
 
 
 def _download(url: str, path: Path) -> None:

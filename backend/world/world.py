@@ -15,7 +15,8 @@ from backend.errors import PlanError
 from backend.jobs.blocks import missing_blocks, read_blocks
 from backend.jobs.directory import JobDirectory, differences
 from backend.jobs.executors import LocalExecutor
-from backend.jobs.plan import LOCAL, JobPlan, draft_plan
+from backend.jobs.plan import JobPlan, draft_plan
+from backend.jobs.portions import LOCAL
 from backend.jobs.renderer import BlockReport, Renderer
 from backend.jobs.runner import OTHER_DEVICE, SMALLER_BATCH
 from backend.models.bundle import find_bundle

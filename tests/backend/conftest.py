@@ -14,7 +14,7 @@ from affine import Affine
 from hypothesis import settings
 
 from backend.diffusion.schedules import NoiseSchedule
-from backend.jobs import plan as plan_module
+from backend.jobs import portions
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.models.bundle import Bundle, ModelConfig, Profile, open_bundle, save_bundle
@@ -136,7 +136,7 @@ class RasterMaker:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of one window, so that small jobs have many."""
-    monkeypatch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr(portions, "BLOCK_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +145,7 @@ def scene(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("scene")
     source = RasterMaker(folder)(height=18, width=22)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "BLOCK_SECONDS", 0.0)
+        patch.setattr(portions, "BLOCK_SECONDS", 0.0)
         return source, run(small_model, source, folder / "whole.tif", stages=2)
 
 

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from backend.jobs import plan as plan_module
+from backend.jobs import portions
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.protocol import Job
@@ -44,6 +44,6 @@ def kill_in(target: str, number: int, delay: float) -> None:
 
 
 torch.set_num_threads(1)
-plan_module.BLOCK_SECONDS = 0.0  # blocks of one window
+portions.BLOCK_SECONDS = 0.0  # blocks of one window
 kill_in(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
 JobRun(make_plan(Job.from_dict(json.loads(sys.argv[1]))), lambda p: None, lambda: None).run()

@@ -16,7 +16,8 @@ import pytest
 
 from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
-from backend.jobs.plan import executor_of, make_plan
+from backend.jobs.plan import make_plan
+from backend.jobs.portions import executor_of
 from backend.jobs.runner import resume
 from backend.protocol import Job, default_job_folder
 

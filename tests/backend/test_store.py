@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import zipfile
 
 import pytest
 
@@ -51,3 +52,18 @@ def test_a_hub_must_be_pinned(home):
             add_model(source)
     with pytest.raises(ModelError, match="64 hexadecimal digits"):
         add_model("hub:owner/name@" + "a" * 40)
+
+
+def test_a_zip_of_a_bundle_is_added_and_only_its_own_files(home, small_model, tmp_path):
+    archive = tmp_path / "small.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name in ("config.json", "model.safetensors"):
+            opened.write(small_model.folder / name, f"small/{name}")
+        opened.writestr("../evil.txt", "no")
+    assert add_model(str(archive)).sha256() == small_model.sha256()
+    assert not list(tmp_path.rglob("evil.txt"))
+    remove_model("small")
+    archive.write_bytes(archive.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be read as a zip"):
+        add_model(str(archive))
+    assert "small" not in ids()

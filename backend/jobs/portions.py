@@ -1,0 +1,43 @@
+"""Who computes a job, and in what portions; neither decides a pixel."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+
+from backend.cascade.engine import Sampling
+from backend.errors import PlanError
+from backend.jobs.calibration import Speed
+from backend.protocol import Job
+
+LOCAL = "local"
+BLOCK_SECONDS = 8.0
+"""What a block should take: short enough that little is lost with it, long enough that its file costs little."""
+
+
+def block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
+    """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster.
+
+    Memory grows with a block's pixels, hence the upper limits.
+    """
+    local = executor_of(job) == LOCAL
+    seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, 16)
+    windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
+    return max(1, min(most, round(windows**0.5)))
+
+
+def executor_of(job: Job) -> str:
+    """ "local", "local:N" for N processes, or where the Dask cluster is.
+
+    auto is what DASK_SCHEDULER_ADDRESS says, else local; on a machine with several GPUs local means one process each.
+    """
+    asked = (os.environ.get("DASK_SCHEDULER_ADDRESS") or LOCAL) if job.executor == "auto" else job.executor
+    gpus = torch.cuda.device_count() if job.device != "cpu" else 0
+    if asked == LOCAL and gpus > 1 and find_spec("distributed"):
+        return f"{LOCAL}:{gpus}"
+    count = asked.partition(":")[2]
+    if asked.startswith(f"{LOCAL}:") and not (count.isdigit() and int(count) > 0):
+        raise PlanError(f"The executor {asked!r} is not understood; write local:2 for two processes.")
+    return asked

@@ -1,0 +1,158 @@
+"""Training sets of places in several modalities."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.warp import transform
+
+from backend.errors import InputError
+from backend.models.scene_config import SceneNetworkConfig
+from backend.progress import go_on, silent
+from backend.scene.modality import find_modality, known_modalities
+from backend.training.chips import ChipSet
+from backend.training.companions import derived
+from backend.training.prepare import Preparation, prepare
+from backend.training.scene_examples import SceneExamples, TuplePool, draw_stream_times, reduced
+
+
+def prepared(folder, tmp_path, rule, **options):
+    """The one split of a set made by a collection of one rule."""
+    collection = tmp_path / "collection.toml"
+    collection.write_text('folders = ["."]\n[[rule]]\nsplit = "train"\nmodality = "rgb"\n' + rule)
+    wanted = Preparation((str(folder),), str(tmp_path / "set"), halvings=0, chip=16, collection=str(collection),
+                         max_cloud=1.0, **options)
+    prepare(wanted, 1, silent, go_on)
+    return ChipSet(tmp_path / "set", "train")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = tmp_path / "imagery"
+    found.mkdir()
+    return found
+
+
+def test_bands_of_one_file_and_what_is_derived_of_them(make_raster, folder, tmp_path):
+    values = np.random.default_rng(0).integers(40, 200, (4, 32, 48)).astype(float)
+    make_raster("imagery/a.tif", values=values)
+    rule = 'files = ["a.tif"]\nbands = [3, 2, 1]\nderived = ["pan"]\nwith.nir = { bands = [4] }\n'
+    chips = prepared(folder, tmp_path, rule)
+    assert len(chips) == 6
+    for number, record in enumerate(chips.records):
+        chip, facts = chips.read_all(number), chips.facts(number)
+        top, left = facts["window"]
+        part = values[:, top:top + 16, left:left + 16]
+        np.testing.assert_array_equal(chip["rgb"], part[[2, 1, 0]].transpose(1, 2, 0))
+        np.testing.assert_array_equal(chip["nir"][..., 0], part[3])
+        pan = np.rint(0.45 * part[2] + 0.45 * part[1] + 0.1 * part[0])
+        assert np.abs(chip["pan"][..., 0] - pan).max() <= 1 and facts["derived"] == ["pan"]
+        assert record.modality == "rgb"
+
+
+def test_another_grid_and_a_unit_are_brought_to_the_chips(make_raster, folder, tmp_path):
+    smooth = np.linspace(30, 220, 64)[None, None].repeat(64, axis=1)
+    make_raster("imagery/a.tif", values=np.concatenate([smooth, smooth[:, :, ::-1], smooth]))
+    coarse = Affine(20, 0, 500_000, 0, -20, 5_000_000)
+    decibels = np.linspace(-25, 0, 64).reshape(1, 1, 32, 2).mean(axis=3).repeat(32, axis=1)
+    make_raster("sar.tif", values=decibels, dtype="float32", transform=coarse)
+    rule = 'files = ["a.tif"]\nwith.sar = { file = "../sar.tif" }\n'
+    chips = prepared(folder, tmp_path, rule)
+    for number in range(len(chips)):
+        chip, (_, left) = chips.read_all(number), chips.facts(number)["window"]
+        expected = np.linspace(0, 255, 64)[left:left + 16]
+        assert np.abs(chip["sar"][8, :, 0] - expected).max() < 5
+
+
+def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path):
+    make_raster("imagery/a.tif", height=32, width=32)
+
+    def corner(x, y):
+        (lon,), (lat,) = transform("EPSG:32633", "EPSG:4326", [x], [y])
+        return [lon, lat]
+
+    xs, ys = (500_000, 500_000 + 160), (5_000_000, 5_000_000 - 320)
+    ring = [corner(x, y) for x, y in ((xs[0], ys[0]), (xs[1], ys[0]), (xs[1], ys[1]), (xs[0], ys[1]), (xs[0], ys[0]))]
+    feature = {"type": "Feature", "properties": {"building": "yes"},
+               "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    chips = prepared(folder, tmp_path, 'files = ["a.tif"]\nwith.osm = { file = "{stem}.geojson" }\n')
+    assert len(chips) == 4
+    for number in range(4):
+        left = chips.facts(number)["window"][1]
+        assert (chips.read_all(number)["osm"] == (1 if left == 0 else 0)).all()
+
+
+def test_chips_that_nothing_accompanies_are_dropped(make_raster, folder, tmp_path):
+    make_raster("imagery/a.tif", height=32, width=32)
+    holes = np.full((1, 32, 32), 100.0)
+    holes[0, 3, 3] = 0
+    make_raster("nir.tif", bands=1, values=holes + np.arange(32) * (holes > 0), nodata=0)
+    chips = prepared(folder, tmp_path, 'files = ["a.tif"]\nwith.nir = { file = "../nir.tif" }\n')
+    assert len(chips) == 3 and all(chips.facts(n)["window"] != [0, 0] for n in range(3))
+
+
+def test_a_changed_companion_makes_another_set(make_raster, folder, tmp_path):
+    from backend.errors import PlanError
+
+    make_raster("imagery/a.tif", height=32, width=32)
+    make_raster("nir.tif", bands=1, height=32, width=32)
+    rule = 'files = ["a.tif"]\nwith.nir = { file = "../nir.tif" }\n'
+    prepared(folder, tmp_path, rule)
+    make_raster("nir.tif", bands=1, height=32, width=32, compress="deflate")
+    with pytest.raises(PlanError, match="differing: chips"):
+        prepared(folder, tmp_path, rule)
+
+
+def test_what_is_derived_needs_all_of_its_parts():
+    pan = find_modality("pan")
+    assert derived(pan, {"nir": np.zeros((4, 4, 1), np.uint8)}) is None
+    grey = np.full((4, 4, 3), 77, np.uint8)
+    assert (derived(pan, {"rgb": grey}) == 77).all()
+
+
+def test_reduced_classes_are_the_most_frequent_and_values_the_mean():
+    classes = np.array([[1, 1], [1, 0]], np.uint8)[..., None]
+    assert reduced(classes, find_modality("osm"), 2).item() == 1
+    assert reduced(classes * 100, find_modality("nir"), 2).item() == 75
+
+
+def test_examples_show_one_place_in_equal_streams(make_raster, folder, tmp_path):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(40, 200, (1, 64, 64)).astype(float)
+    make_raster("imagery/a.tif", values=grey.repeat(4, axis=0))
+    rule = 'files = ["a.tif"]\nbands = [1, 2, 3]\nderived = ["pan"]\nwith.nir = { bands = [4] }\n'
+    chips = prepared(folder, tmp_path, rule)
+    network = SceneNetworkConfig()
+    pool = TuplePool(chips, network.modalities, 0)
+    examples = SceneExamples(pool, network, known_modalities(), 16, 0, group=4)
+    for index in range(12):
+        example, again = examples[index], examples[index]
+        assert all(np.array_equal(a, b) for a, b in zip(example, again))
+        assert len(example.pictures) == len(examples[index // 4 * 4].pictures)
+        # all bands of the source are equal: so are the crops, whatever they show
+        assert float((example.pictures - example.pictures[:1]).abs().max()) < 0.01
+        assert example.noise.shape == (len(example.pictures), 4, 2, 2) and float(example.times.min()) < 1
+    assert not np.array_equal(examples[0].noise, examples[1].noise)
+
+
+def test_a_set_without_modalities_is_refused(scene_set):
+    with pytest.raises(InputError, match="shows no place in two of rgb, nir"):
+        TuplePool(scene_set, ("rgb", "nir"), 0)
+
+
+@pytest.fixture
+def scene_set(make_raster, tmp_path):
+    wanted = Preparation((make_raster(height=64, width=64),), str(tmp_path / "plain"), halvings=0, chip=16)
+    prepare(wanted, 1, silent, go_on)
+    return ChipSet(tmp_path / "plain", "train")
+
+
+def test_at_least_one_stream_is_always_to_be_made():
+    rng = np.random.default_rng(0)
+    times = [draw_stream_times(3, rng) for _ in range(500)]
+    observed = np.array([(t == 1).sum() for t in times])
+    assert observed.max() == 2 and 0.3 < (observed == 0).mean() < 0.5
