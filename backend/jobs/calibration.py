@@ -17,7 +17,7 @@ from backend.errors import DeviceError, OutputError
 from backend.models.bundle import Bundle, SceneModelConfig, as_scene
 from backend.protocol import data_home
 from backend.raster.output import complete_file
-from backend.scene.engine import Observed, SceneEngine
+from backend.scene.engine import Observed, SceneEngine, Window
 
 CUDA_BATCHES = (1, 2, 4, 8, 16)
 
@@ -47,7 +47,7 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
 def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
     """The least time of three runs, the first of which warms up; DeviceError if memory is too small."""
     if isinstance(bundle.config, SceneModelConfig):
-        return _measure_scene(as_scene(bundle), sha256, device, precision)
+        return _measure_scene(as_scene(bundle), sha256, device, precision, batch)
     steps = 2
     engine = Engine(bundle, sha256, Sampling("ddim", steps), device, getattr(torch, precision), batch)
     network = bundle.config.network
@@ -67,21 +67,24 @@ def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int
     return Speed(encode, max(1e-6, min(totals) / batch - encode) / steps)
 
 
-def _measure_scene(bundle: Bundle[SceneModelConfig], sha256: str, device: str, precision: str) -> Speed:
+def _measure_scene(
+    bundle: Bundle[SceneModelConfig], sha256: str, device: str, precision: str, batch: int
+) -> Speed:
     """The same for MetaEarth-MM, of one observed and one wanted modality."""
     steps = 2
-    engine = SceneEngine(bundle, sha256, steps, device, getattr(torch, precision))
+    engine = SceneEngine(bundle, sha256, steps, device, getattr(torch, precision), batch)
     network, rng = bundle.config.network, np.random.default_rng(0)
     tile, (known, wanted) = network.tile, network.modalities[:2]
     picture = rng.uniform(-1, 1, (3, tile, tile)).astype(np.float32)
-    observed = [Observed(known, picture, np.ones((tile, tile), bool))]
-    noise = [engine.window_noise(0, wanted, 0, 0)]
+    window = Window([Observed(known, picture, np.ones((tile, tile), bool))], [engine.window_noise(0, wanted, 0, 0)])
     totals = []
     for _ in range(3):
         began = time.monotonic()
-        engine.window(observed, [wanted], noise, 10.0)
+        engine.windows([window] * batch, [wanted], 10.0)
         totals.append(time.monotonic() - began)
-    return Speed(0.0, min(totals) / steps)
+    if engine.batch < batch:
+        raise DeviceError(f"The GPU's memory is too small for {batch} windows at a time.")
+    return Speed(0.0, min(totals) / batch / steps)
 
 
 def fastest(bundle: Bundle, sha256: str, device: str, precision: str) -> tuple[str, int]:

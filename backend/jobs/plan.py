@@ -360,7 +360,7 @@ def with_absolute_paths(job: Job) -> Job:
     executor = absolute(job.executor) if os.path.isfile(job.executor) else job.executor
     folder = absolute(job.job_dir) if job.job_dir else None
     return dataclasses.replace(
-        job, input=absolute(job.input), output=absolute(job.output), executor=executor, job_dir=folder
+        job, input=job.input and absolute(job.input), output=absolute(job.output), executor=executor, job_dir=folder
     )
 
 

@@ -118,8 +118,10 @@ class ScenePlan(JobPlan):
     def products(self) -> list[Product]:
         """One raster a target."""
         found, first = [], 1
+        known = ", ".join(f"{i.modality}: {Path(i.path).name}" for i in self.inputs)
         for modality, path in zip(self.target_modalities, self.result_paths):
-            tags = {"METAEARTH_MODALITY": modality.id, "METAEARTH_UNIT": modality.unit}
+            tags = {"METAEARTH_MODALITY": modality.id, "METAEARTH_UNIT": modality.unit,
+                    "METAEARTH_SOURCE": known or "nothing but the seed"}
             colours = {c.value: c.colour for c in modality.classes}
             found.append(Product(path, 1, first, modality.band_count, tags, colours))
             first += modality.band_count

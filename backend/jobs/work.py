@@ -99,7 +99,9 @@ class SceneWork:
         dtype = getattr(torch, plan.precision)
         scene = as_scene(bundle)
         steps = plan.sampling.steps
-        self.engine = SceneEngine(scene, plan.model_sha256, steps, plan.device, dtype, on_evaluation=after_evaluation)
+        self.engine = SceneEngine(
+            scene, plan.model_sha256, steps, plan.device, dtype, plan.batch, on_evaluation=after_evaluation
+        )
         self.rasters = {given.modality: stack.enter_context(plan.opened(given)) for given in plan.inputs}
 
     def fingerprint(self) -> Fingerprint:

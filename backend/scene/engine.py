@@ -1,4 +1,4 @@
-"""MetaEarth-MM at work on one window: encode what is observed, infer the scene, generate what is wanted."""
+"""MetaEarth-MM at work on windows: encode what is observed, infer the scene, generate what is wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,26 @@ class Observed:
     known: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Window:
+    """What is observed in a window, and the noise of what is wanted: (channels, tile / fold, tile / fold) each."""
+
+    observed: list[Observed]
+    noises: list[Values]
+
+    def guides(self, targets: list[str]) -> list[Observed]:
+        """What is known and not wanted."""
+        return [o for o in self.observed if o.modality not in targets]
+
+    def parts(self, targets: list[str]) -> list[Observed]:
+        """What is wanted and partly known."""
+        return [o for o in self.observed if o.modality in targets]
+
+    def kind(self, targets: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Windows of one kind can be made together."""
+        return tuple(o.modality for o in self.guides(targets)), tuple(o.modality for o in self.parts(targets))
+
+
 @functools.lru_cache(maxsize=1)
 def load_scene_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> SceneNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
@@ -51,9 +72,10 @@ def noise_key(modality: str) -> int:
 
 @dataclass
 class SceneEngine:
-    """A scene network on a device, one window at a time; counts evaluations and the seconds they took.
+    """A scene network on a device, run on ``batch`` windows at a time; counts evaluations and the seconds they took.
 
-    ``on_evaluation`` is told the number of windows after each evaluation, and may raise.
+    ``on_evaluation`` is told the number of windows after each evaluation, and may raise. ``batch`` shrinks where the
+    GPU's memory is too small.
     """
 
     bundle: Bundle[SceneModelConfig]
@@ -61,10 +83,10 @@ class SceneEngine:
     steps: int
     device: str
     dtype: torch.dtype
+    batch: int = 1
     evaluations: int = 0
     seconds_network: float = 0.0
     on_evaluation: Callable[[int], None] = field(default=lambda windows: None)
-    batch: int = 1
 
     def __post_init__(self) -> None:
         self.config = self.bundle.config
@@ -80,74 +102,92 @@ class SceneEngine:
         rows, cols = (n // vae.fold + local for n in (top, left))
         return noise_field(seed, noise_key(modality), rows, cols, vae.channels)
 
-    @torch.inference_mode()
-    def window(
-        self, observed: list[Observed], targets: list[str], noises: list[Values], ground_resolution_m: float
-    ) -> Values:
-        """Pictures of the targets: (targets, 3, tile, tile) in [-1, 1].
+    def windows(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values:
+        """Pictures of the targets: (windows, targets, 3, tile, tile) in [-1, 1].
 
-        A target that is partly observed is completed: its known pixels stay as they are. Modalities are those of the
-        network; what is observed and no target guides only.
+        A target that is partly observed is completed: its known pixels stay as they are. What is observed and no target
+        guides only.
         """
-        began = time.monotonic()
-        try:
-            with self._autocast():
-                made = self._window(observed, targets, noises, ground_resolution_m)
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.") from error
-            raise
-        finally:
-            self.seconds_network += time.monotonic() - began
+        tile = self.config.network.tile
+        made = np.zeros((len(windows), len(targets), 3, tile, tile), np.float32)
+        kinds: dict[Any, list[int]] = {}
+        for number, window in enumerate(windows):
+            kinds.setdefault(window.kind(targets), []).append(number)
+        for alike in kinds.values():
+            while alike:
+                some = alike[: self.batch]
+                pictures = self._tried([windows[k] for k in some], targets, ground_resolution_m)
+                if pictures is not None:
+                    made[some], alike = pictures, alike[len(some):]
         if not np.isfinite(made).all():
             raise NetworkOutputError("The network returned values that are not numbers.")
         return made
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+    def _tried(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values | None:
+        """Pictures of up to ``batch`` windows of one kind; None after an out-of-memory error, with a smaller batch."""
+        began = time.monotonic()
+        try:
+            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+                return self._one_batch(windows, targets, ground_resolution_m)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        finally:
+            self.seconds_network += time.monotonic() - began
+        # the except block is left first: its traceback holds the tensors
+        if self.batch == 1:
+            raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.")
+        torch.cuda.empty_cache()
+        self.batch //= 2
+        return None
 
-    def _window(
-        self, observed: list[Observed], targets: list[str], noises: list[Values], ground_resolution_m: float
-    ) -> Values:
-        parts = {o.modality: o for o in observed if o.modality in targets}
-        guides = [o for o in observed if o.modality not in targets]
-        clean = self._encode([o.picture for o in guides])
-        known = {m: (self._encode([o.picture])[0], self._known(o.known)) for m, o in parts.items()}
-        noise = torch.from_numpy(np.stack(noises)).to(self.device)
-        numbers = [self.config.network.modalities.index(m) for m in [*(o.modality for o in guides), *targets]]
-        modalities = torch.tensor([numbers], device=self.device)
-        resolution = torch.tensor([ground_resolution_m], dtype=torch.float32, device=self.device)
+    def _one_batch(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values:
+        count = len(windows)
+        windows = windows + [windows[0]] * (self.batch - count)  # one fixed batch shape, whatever is left
+        guides = [window.guides(targets) for window in windows]
+        clean = self._encode([[o.picture for o in some] for some in guides])
+        known = self._known(windows, targets)
+        noise = torch.from_numpy(np.stack([np.stack(window.noises) for window in windows])).to(self.device)
+        order = self.config.network.modalities
+        numbers = [order.index(m) for m in [*(o.modality for o in guides[0]), *targets]]
+        modalities = torch.tensor([numbers] * self.batch, device=self.device)
+        resolution = torch.full((self.batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
 
         def velocity(z: Tensor, time_: float) -> Tensor:
-            times = torch.tensor([[CLEAN] * len(guides) + [time_] * len(targets)], device=self.device)
-            latents = torch.cat([clean, z])[None]
-            _, v = self.network(Streams(latents, modalities, times, resolution))
-            return v[0, len(guides):]
+            times = torch.tensor([[CLEAN] * len(guides[0]) + [time_] * len(targets)] * self.batch, device=self.device)
+            latents = torch.cat([clean, z], dim=1)
+            return self.network(Streams(latents, modalities, times, resolution))[1][:, len(guides[0]):]
 
         def after(step: int, z: Tensor, reached: float) -> Tensor:
-            self.evaluations += 1
-            self.on_evaluation(1)
-            for place, modality in enumerate(targets):
-                if modality in known:
-                    there, mask = known[modality]
-                    z[place] = torch.where(mask, reached * there + (1 - reached) * noise[place], z[place])
+            self.evaluations += count
+            self.on_evaluation(count)
+            for place, (there, mask) in known.items():
+                z[:, place] = torch.where(mask, reached * there + (1 - reached) * noise[:, place], z[:, place])
             return z
 
         z = adams_bashforth(velocity, noise.clone(), self.steps, after)
-        made = self.network.vae.decode(z).clamp(-1, 1).float().cpu().numpy()
-        for place, modality in enumerate(targets):
-            if modality in parts:
-                made[place] = np.where(parts[modality].known, parts[modality].picture, made[place])
-        return made
+        made = self.network.vae.decode(z.flatten(0, 1)).clamp(-1, 1).float().cpu().numpy()
+        pictures = made.reshape(self.batch, len(targets), *made.shape[1:])[:count]
+        for picture, window in zip(pictures, windows):
+            for part in window.parts(targets):
+                place = targets.index(part.modality)
+                picture[place] = np.where(part.known, part.picture, picture[place])
+        return pictures
 
-    def _encode(self, pictures: list[Values]) -> Tensor:
-        """(n, channels, tile / fold, tile / fold); an empty list gives no latents."""
+    def _encode(self, pictures: list[list[Values]]) -> Tensor:
+        """(batch, streams, channels, tile / fold, tile / fold); without pictures there are no streams."""
         vae, tile = self.config.network.vae, self.config.network.tile
-        if not pictures:
-            return torch.zeros(0, vae.channels, tile // vae.fold, tile // vae.fold, device=self.device)
-        return self.network.vae.encode(torch.from_numpy(np.stack(pictures)).to(self.device)).float()
+        if not pictures[0]:
+            return torch.zeros(len(pictures), 0, vae.channels, tile // vae.fold, tile // vae.fold, device=self.device)
+        flat = torch.from_numpy(np.stack([np.stack(some) for some in pictures])).to(self.device)
+        return self.network.vae.encode(flat.flatten(0, 1)).float().unflatten(0, flat.shape[:2])
 
-    def _known(self, known: NDArray[np.bool_]) -> Tensor:
-        """Latent pixels all of whose pixels are known: (tile / fold, tile / fold)."""
-        share = F.avg_pool2d(torch.from_numpy(known.astype(np.float32))[None], self.config.network.vae.fold)
-        return (share[0] == 1).to(self.device)
+    def _known(self, windows: list[Window], targets: list[str]) -> dict[int, tuple[Tensor, Tensor]]:
+        """By place among the targets: latents of what is partly known, and where all pixels behind them are."""
+        fold, found = self.config.network.vae.fold, {}
+        for number, part in enumerate(windows[0].parts(targets)):
+            parts = [window.parts(targets)[number] for window in windows]
+            masks = torch.from_numpy(np.stack([p.known for p in parts]).astype(np.float32))[:, None]
+            latents = self._encode([[p.picture] for p in parts])[:, 0]
+            found[targets.index(part.modality)] = latents, (F.avg_pool2d(masks, fold) == 1).to(self.device)
+        return found

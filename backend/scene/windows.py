@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
 from backend.raster.source import Pixels
-from backend.scene.engine import Observed, SceneEngine
+from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import Modality
 from backend.tiling.geometry import WindowGeometry
 
@@ -33,12 +33,15 @@ class SceneSettings:
 class SceneWindows:
     """The `WindowMaker` of a scene; ``readers`` give what is known, by modality. Without any, all comes from noise."""
 
-    batch = 1
-
     def __init__(
         self, engine: SceneEngine, readers: dict[str, tuple[Modality, Read]], settings: SceneSettings
     ) -> None:
         self.engine, self.readers, self.settings = engine, readers, settings
+
+    @property
+    def batch(self) -> int:
+        """As many as the network takes at once."""
+        return self.engine.batch
 
     @property
     def bands(self) -> int:
@@ -51,7 +54,7 @@ class SceneWindows:
             return np.ones((region.height, region.width), bool)
         return np.any([read(region).valid for _, read in self.readers.values()], axis=0)
 
-    def input(self, row: int, col: int) -> tuple[list[Observed], list[Values]] | None:
+    def input(self, row: int, col: int) -> Window | None:
         """What is observed in a window, and the targets' noise; None if something is known, but nothing here."""
         s = self.settings
         crop = s.geometry.input_crop(row, col)
@@ -62,14 +65,13 @@ class SceneWindows:
                 observed.append(Observed(modality.id, modality.to_picture(fill_holes(pixels)), pixels.valid))
         if self.readers and not observed:
             return None
-        return observed, [self.engine.window_noise(s.seed, m.id, crop.top, crop.left) for m in s.targets]
+        return Window(observed, [self.engine.window_noise(s.seed, m.id, crop.top, crop.left) for m in s.targets])
 
-    def make(self, inputs: list[tuple[list[Observed], list[Values]]]) -> Values:
+    def make(self, inputs: list[Window]) -> Values:
         """Pictures of all targets: (n, 3 targets, tile, tile)."""
         s = self.settings
-        targets = [m.id for m in s.targets]
-        made = [self.engine.window(observed, targets, noises, s.ground_resolution_m) for observed, noises in inputs]
-        return np.stack(made).reshape(len(inputs), self.bands, *made[0].shape[-2:])
+        made = self.engine.windows(inputs, [m.id for m in s.targets], s.ground_resolution_m)
+        return made.reshape(len(inputs), self.bands, *made.shape[-2:])
 
     def finish(self, blended: Values) -> Values:
         """The bands of all targets in their units, one after the other."""

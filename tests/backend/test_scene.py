@@ -17,6 +17,7 @@ from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, 
 from backend.models.scene_config import SceneNetworkConfig, VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.scene.drawing import draw_map
+from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
 from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
 
@@ -192,6 +193,7 @@ def test_results_lie_on_the_first_rasters_grid_and_say_what_they_are(rgb, scene_
         assert made.shape == source.shape and made.transform == source.transform and made.crs == source.crs
         tags = made.tags()
     assert tags["METAEARTH_SYNTHETIC"] == "YES" and tags["METAEARTH_MODALITY"] == "nir" and made.dtypes == ("uint8",)
+    assert tags["METAEARTH_SOURCE"] == "rgb: rgb.tif"
     assert read(tmp_path / "out" / "sar.tif").std() > 0
     assert not (tmp_path / "out").joinpath("nir.tif.metaearth-job").exists()
 
@@ -269,6 +271,27 @@ def test_a_scene_from_nothing_is_aligned_and_repeatable(scene_model, small_model
     make("large", "--width", "160", "--height", "128", "--cascade", str(small_model.folder))
     with rasterio.open(tmp_path / "large" / "rgb.tif") as a, rasterio.open(tmp_path / "large" / "nir.tif") as b:
         assert a.transform == b.transform and a.shape == b.shape == (128, 160) and a.res == (5, 5)
+
+
+def test_windows_are_the_same_in_any_company(scene_model):
+    """Windows of several kinds at once, in batches of three, one of which is filled up."""
+    rng = np.random.default_rng(0)
+    engines = [SceneEngine(scene_model, scene_model.sha256(), 2, "cpu", torch.float32, batch) for batch in (1, 3)]
+    half = np.zeros((64, 64), bool)
+    half[:, :32] = True
+
+    def window(number):
+        pictures = rng.uniform(-1, 1, (2, 3, 64, 64)).astype(np.float32)
+        observed = [Observed("rgb", pictures[0], np.ones((64, 64), bool))]
+        if number % 2:
+            observed.append(Observed("nir", pictures[1], half))
+        return Window(observed, [engines[0].window_noise(number, m, 0, 0) for m in ("nir", "pan")])
+
+    windows = [window(number) for number in range(7)]
+    alone, together = (engine.windows(windows, ["nir", "pan"], 5.0) for engine in engines)
+    np.testing.assert_allclose(alone, together, atol=2e-5)
+    np.testing.assert_array_equal(together[1, 0][:, half], windows[1].observed[1].picture[:, half])
+    assert [engine.evaluations for engine in engines] == [14, 14]
 
 
 def test_an_interrupted_translation_is_resumed(rgb, scene_model, tmp_path, capsys):
