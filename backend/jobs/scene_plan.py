@@ -72,8 +72,8 @@ class ScenePlan(JobPlan):
 
     inputs: tuple[SceneInput, ...]
     targets: tuple[str, ...]
-    relative: tuple[str, ...]
-    """Modalities that the model knows without their unit."""
+    modalities: tuple[Modality, ...]
+    """All that are known or wanted, as the model knows them: with their unit or without."""
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -81,19 +81,13 @@ class ScenePlan(JobPlan):
         own = {
             "inputs": [[i.modality, Path(i.path).name, i.bands] for i in self.inputs],
             "targets": self.targets,
-            "relative": self.relative,
-            "modalities": [dataclasses.asdict(self.modality(name)) for name in self._names],
+            "modalities": [dataclasses.asdict(modality) for modality in self.modalities],
         }
         return {**super().facts, **own}
 
-    @property
-    def _names(self) -> list[str]:
-        return sorted({*self.targets, *(i.modality for i in self.inputs)})
-
     def modality(self, name: str) -> Modality:
         """A modality as the model knows it."""
-        found = find_modality(name)
-        return found.without_unit() if name in self.relative else found
+        return next(modality for modality in self.modalities if modality.id == name)
 
     @property
     def target_modalities(self) -> tuple[Modality, ...]:
@@ -190,9 +184,15 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         tuple(warnings),
         tuple(dataclasses.replace(i, path=str(Path(i.path).absolute())) for i in wanted.inputs),
         wanted.targets,
-        tuple(config.relative),
+        tuple(_modalities(config, wanted)),
     )
     return _with_rasters(plan)
+
+
+def _modalities(config: SceneModelConfig, wanted: SceneRequest) -> list[Modality]:
+    """What is known and what is wanted, by id."""
+    names = sorted({*wanted.targets, *(given.modality for given in wanted.inputs)})
+    return [find_modality(n).without_unit() if n in config.relative else find_modality(n) for n in names]
 
 
 def check_modalities(config: SceneModelConfig, known: list[str], targets: list[str]) -> list[str]:

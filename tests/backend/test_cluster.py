@@ -18,7 +18,8 @@ from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of
-from backend.jobs.runner import resume
+from backend.jobs.runner import JobRun, resume
+from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
 from backend.protocol import Job, default_job_folder
 
 from .conftest import keep_on, read, run, small_job
@@ -89,6 +90,17 @@ def own_cluster(tmp_path):
 def equal(result, whole):
     for made, expected in zip(result.outputs, whole.outputs):
         np.testing.assert_array_equal(read(made), read(expected))
+
+
+def test_a_scene_on_two_workers_has_the_same_pixels(two_workers, scene_model, make_raster, tmp_path):
+    rgb = make_raster("rgb.tif", height=150, width=170)
+
+    def translated(name, executor):
+        wanted = SceneRequest((SceneInput("rgb", rgb),), ("nir", "pan"), str(tmp_path / name), str(scene_model.folder),
+                              device="cpu", precision="float32", executor=executor)
+        return JobRun(make_scene_plan(wanted), lambda p: None, keep_on).run()
+
+    equal(translated("cluster", two_workers.address), translated("here", "local"))
 
 
 def test_two_workers_make_the_same_pixels(two_workers, small_model, scene, tmp_path):
