@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backend.models.scene_config import VaeConfig
+from backend.models.unet import zeroed
 
 LOG_VARIANCE = (-12.0, 4.0)
+FIRST_LOG_VARIANCE = -6.0
+"""At the beginning of training: next to no noise."""
 
 
 class PixelNorm(nn.Module):
@@ -48,6 +51,7 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 class PictureVae(nn.Module):
     """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) of unit variance, and back.
 
+    Linear maps of the folded pixels, and what convolutions add: amplitudes need not pass a normalisation [ours].
     ``mean`` and ``deviation`` standardise the latents; they follow training's latents and are saved with the weights.
     """
 
@@ -66,15 +70,20 @@ class PictureVae(nn.Module):
             up += _blocks(widths[level], config.blocks)
             if level:
                 up += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[level], widths[level - 1], 3, padding=1)]
-        self.down = nn.Sequential(*down, PixelNorm(widths[-1]), nn.Conv2d(widths[-1], 2 * config.channels, 1))
-        self.up = nn.Sequential(*up, PixelNorm(widths[0]), nn.Conv2d(widths[0], inputs, 3, padding=1))
+        to_latents = zeroed(nn.Conv2d(widths[-1], 2 * config.channels, 1))
+        nn.init.constant_(to_latents.bias[config.channels:], FIRST_LOG_VARIANCE)  # type: ignore[index]
+        self.down = nn.Sequential(*down, PixelNorm(widths[-1]), to_latents)
+        self.up = nn.Sequential(*up, PixelNorm(widths[0]), zeroed(nn.Conv2d(widths[0], inputs, 3, padding=1)))
+        self.project = nn.Conv2d(3 * config.fold**2, config.channels, 1)
+        self.expand = nn.Conv2d(config.channels, 3 * config.fold**2, 1)
         self.mean = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
         self.deviation = nn.Parameter(torch.ones(config.channels), requires_grad=False)
 
     def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of the latents, not yet standardised."""
         mean, log_variance = self.down(F.pixel_unshuffle(pictures, self.folded)).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        linear = self.project(F.pixel_unshuffle(pictures, self.config.fold)).float()
+        return linear + mean, log_variance.clamp(*LOG_VARIANCE)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The latents' means, standardised."""
@@ -87,7 +96,9 @@ class PictureVae(nn.Module):
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """The pictures of latents as `posterior` gives them."""
-        return F.pixel_shuffle(self.up(latents.to(self.mean.dtype)).float(), self.folded)
+        latents = latents.to(self.mean.dtype)
+        linear = F.pixel_shuffle(self.expand(latents).float(), self.config.fold)
+        return linear + F.pixel_shuffle(self.up(latents).float(), self.folded)
 
     @torch.no_grad()
     def follow(self, latents: Tensor, share: float = 0.01) -> None:
