@@ -25,7 +25,7 @@ from backend.protocol import Job
 from backend.raster.grid import Grid
 from backend.raster.source import RasterSource
 from backend.raster.stretch import identity_stretch
-from backend.scene.modality import Modality, find_modality
+from backend.scene.modality import Modality, find_modality, modality_as_known
 from backend.scene.reading import ModalityRaster
 from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
@@ -91,8 +91,7 @@ class ScenePlan(JobPlan):
 
     def modality(self, name: str) -> Modality:
         """A modality as the model knows it."""
-        found = find_modality(name)
-        return found.without_unit() if name in self.relative else found
+        return modality_as_known(name, self.relative)
 
     @property
     def target_modalities(self) -> tuple[Modality, ...]:
@@ -146,12 +145,9 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
     if not bundle.has_weights:
         raise ModelError(f"The model {config.id} has no weights yet: it can be trained, but not run.")
-    grid = wanted.grid or _lead_grid(wanted)
+    grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
-    finest, coarsest = config.ground_resolution_m
-    if not finest <= grid.pixel_size_m <= coarsest:
-        warnings.append(f"The pixels are {grid.pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to"
-                        f" {coarsest:g} m.")
+    warnings += check_resolution(config, grid.pixel_size_m)
     profile, device = config.profile, choose_device(wanted.device)
     tile = config.network.tile
     # what comes from noise alone is one window: several would each invent a scene of their own
@@ -214,12 +210,19 @@ def check_modalities(config: SceneModelConfig, known: list[str], targets: list[s
     return found
 
 
-def _lead_grid(wanted: SceneRequest) -> Grid:
+def check_resolution(config: SceneModelConfig, pixel_size_m: float) -> list[str]:
+    """A warning if the model was not trained on pixels of that size."""
+    finest, coarsest = config.ground_resolution_m
+    if finest <= pixel_size_m <= coarsest:
+        return []
+    return [f"The pixels are {pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to {coarsest:g} m."]
+
+
+def lead_grid(inputs: tuple[SceneInput, ...], source_resolution: float | None, resolution_m: float | None) -> Grid:
     """The grid of the first raster, or its own at another resolution with the same corner."""
-    if not wanted.inputs:
+    if not inputs:
         raise InputError("Give at least one raster of the scene.")
-    lead = wanted.inputs[0]
-    with RasterSource(lead.path, None, wanted.source_resolution, wanted.resolution_m) as source:
+    with RasterSource(inputs[0].path, None, source_resolution, resolution_m) as source:
         return source.grid
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,22 +90,41 @@ class SceneEngine:
         A target that is partly observed is completed: its known pixels stay as they are. Modalities are those of the
         network; what is observed and no target guides only.
         """
+        with self._at_work():
+            made = self._window(observed, targets, noises, ground_resolution_m)
+        return _finite(made)
+
+    @torch.inference_mode()
+    def tokens(self, observed: list[Observed], ground_resolution_m: float, blocks: int | None = None) -> Values:
+        """Scene tokens of a window, their mean over what is observed: (width, tokens down, tokens across).
+
+        Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
+        """
+        with self._at_work():
+            latents = self._encode([o.picture for o in observed])[None]
+            times = torch.full(latents.shape[:2], CLEAN, device=self.device)
+            streams = Streams(latents, self._numbers([o.modality for o in observed]), times,
+                              self._resolution(ground_resolution_m))
+            found = self.network.scene_tokens(streams, self.network.condition(streams), blocks)
+            self.evaluations += 1
+            self.on_evaluation(1)
+            mean = found[0].float().mean(dim=0).T.cpu().numpy()
+        side = self.config.network.tile // self.config.network.pixels_a_token
+        return _finite(mean.reshape(-1, side, side))
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """In the engine's number format, timed; `DeviceError` where memory is too small."""
         began = time.monotonic()
         try:
-            with self._autocast():
-                made = self._window(observed, targets, noises, ground_resolution_m)
+            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+                yield
         except RuntimeError as error:
             if out_of_memory(error):
                 raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.") from error
             raise
         finally:
             self.seconds_network += time.monotonic() - began
-        if not np.isfinite(made).all():
-            raise NetworkOutputError("The network returned values that are not numbers.")
-        return made
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
 
     def _window(
         self, observed: list[Observed], targets: list[str], noises: list[Values], ground_resolution_m: float
@@ -114,9 +134,8 @@ class SceneEngine:
         clean = self._encode([o.picture for o in guides])
         known = {m: (self._encode([o.picture])[0], self._known(o.known)) for m, o in parts.items()}
         noise = torch.from_numpy(np.stack(noises)).to(self.device)
-        numbers = [self.config.network.modalities.index(m) for m in [*(o.modality for o in guides), *targets]]
-        modalities = torch.tensor([numbers], device=self.device)
-        resolution = torch.tensor([ground_resolution_m], dtype=torch.float32, device=self.device)
+        modalities = self._numbers([*(o.modality for o in guides), *targets])
+        resolution = self._resolution(ground_resolution_m)
 
         def velocity(z: Tensor, time_: float) -> Tensor:
             times = torch.tensor([[CLEAN] * len(guides) + [time_] * len(targets)], device=self.device)
@@ -140,6 +159,14 @@ class SceneEngine:
                 made[place] = np.where(parts[modality].known, parts[modality].picture, made[place])
         return made
 
+    def _numbers(self, modalities: list[str]) -> Tensor:
+        """(1, streams)"""
+        known = self.config.network.modalities
+        return torch.tensor([[known.index(name) for name in modalities]], device=self.device)
+
+    def _resolution(self, ground_resolution_m: float) -> Tensor:
+        return torch.tensor([ground_resolution_m], dtype=torch.float32, device=self.device)
+
     def _encode(self, pictures: list[Values]) -> Tensor:
         """(n, channels, tile / fold, tile / fold); an empty list gives no latents."""
         vae, tile = self.config.network.vae, self.config.network.tile
@@ -151,3 +178,9 @@ class SceneEngine:
         """Latent pixels all of whose pixels are known: (tile / fold, tile / fold)."""
         share = F.avg_pool2d(torch.from_numpy(known.astype(np.float32))[None], self.config.network.vae.fold)
         return (share[0] == 1).to(self.device)
+
+
+def _finite(values: Values) -> Values:
+    if not np.isfinite(values).all():
+        raise NetworkOutputError("The network returned values that are not numbers.")
+    return values

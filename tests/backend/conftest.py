@@ -17,9 +17,11 @@ from backend.diffusion.schedules import NoiseSchedule
 from backend.jobs import plan as plan_module
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
-from backend.models.bundle import Bundle, ModelConfig, Profile, open_bundle, save_bundle
+from backend.models.bundle import Bundle, ModelConfig, Profile, SceneModelConfig, open_bundle, save_bundle
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import EncoderConfig, NetworkConfig
+from backend.models.scene_config import SceneNetworkConfig, VaeConfig
+from backend.models.scene_network import SceneNetwork
 from backend.protocol import Job
 
 # machines are shared: a slow case is no wrong case
@@ -36,6 +38,12 @@ SMALL = NetworkConfig(
     context=4,
     residual=True,
     encoder=EncoderConfig(8, 1, 4),
+)
+
+
+TINY_SCENE = SceneNetworkConfig(
+    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
+    vae=VaeConfig(4, 6, (16,), 1),
 )
 
 
@@ -83,6 +91,22 @@ def small_model(tmp_path_factory) -> Bundle:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+    save_bundle(folder, config, network.state_dict())
+    return open_bundle(folder)
+
+
+@pytest.fixture(scope="session")
+def scene_model(tmp_path_factory) -> Bundle:
+    """MetaEarth-MM with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "scene"
+    torch.manual_seed(0)
+    network = SceneNetwork(TINY_SCENE)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        network.vae.deviation.fill_(1)
+    config = SceneModelConfig("tiny-mm", "Tiny", TINY_SCENE, (0.1, 100.0), Profile(margin=16, ramp=8, steps=3), "", {},
+                              relative=("sar",), untrained=("osm",), pairs=(("rgb", "nir"),))
     save_bundle(folder, config, network.state_dict())
     return open_bundle(folder)
 

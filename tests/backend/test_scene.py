@@ -9,37 +9,16 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from conftest import TINY_SCENE as TINY
 
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
-from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, open_bundle, save_bundle
-from backend.models.scene_config import SceneNetworkConfig, VaeConfig
+from backend.models.bundle import find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.scene.drawing import draw_map
 from backend.scene.modality import find_modality, known_modalities
 from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
-
-TINY = SceneNetworkConfig(
-    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
-    vae=VaeConfig(4, 6, (16,), 1),
-)
-
-
-@pytest.fixture(scope="module")
-def scene_model(tmp_path_factory):
-    """A bundle with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "scene"
-    torch.manual_seed(0)
-    network = SceneNetwork(TINY)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        network.vae.deviation.fill_(1)
-    config = SceneModelConfig("tiny-mm", "Tiny", TINY, (0.1, 100.0), Profile(margin=16, ramp=8, steps=3), "", {},
-                              relative=("sar",), untrained=("osm",), pairs=(("rgb", "nir"),))
-    save_bundle(folder, config, network.state_dict())
-    return open_bundle(folder)
 
 
 def streams(batch=2, modalities=(0, 1), times=(1.0, 0.3), side=8, seed=0) -> Streams:
