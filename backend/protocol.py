@@ -426,6 +426,10 @@ AUGMENT = Verb(
         JobField("variants", "integer", "Variants", "Generated files a chip.", default=5, minimum=1, maximum=1000),
         JobField("stages", "integer", "Stages", "How often chips are averaged down and generated.", default=1,
                  minimum=1, maximum=2),
+        JobField("through", "text", "Through another modality",
+                 "Instead of being averaged down, RGB chips are translated into this modality (nir, pan, ...) and back;"
+                 " the model is then metaearth-mm-lite, or another of its kind. Empty: they are averaged down.",
+                 default="", advanced=True),
         FIELDS["seed"], FIELDS["source_resolution"], FIELDS["consistency"], FIELDS["device"], FIELDS["precision"],
     ),
     (Output("manifest", "file", "Manifest: source, seed and hash of every variant"),
