@@ -93,5 +93,5 @@ def _fit(x: Tensor, y: Tensor, strength: float, start: Tensor, tolerance: float)
         value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     return weights.detach()

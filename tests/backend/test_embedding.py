@@ -12,6 +12,8 @@ from backend.jobs.engines import open_scene_engine
 from backend.scene.embedding import token_lattice
 from backend.scene.engine import Observed
 
+from .conftest import read
+
 TOKEN = 8
 """Pixels of the tiny model's tokens."""
 
@@ -38,11 +40,6 @@ def chips(tmp_path):
             picture = Image.fromarray(rng.integers(0, 255, (side, side, 3), np.uint8))
             picture.save(tmp_path / "chips" / name / f"{side}.png")
     return tmp_path / "chips"
-
-
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def extent_of(path, rows, cols):
