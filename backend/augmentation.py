@@ -1,7 +1,8 @@
 """``python -m backend augment``: labelled chips in, several generated variants of each out, ready for training.
 
 Each chip is averaged down by the model's scale, once or more, and generated again with several seeds (the "data engine"
-of MetaEarth): the layout stays, so its label does, and the detail is new.
+of MetaEarth): the layout stays, so its label does, and the detail is new. Or it is translated into another modality and
+back, where what that modality does not show is new [ours].
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import dataclasses
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from backend.cascade.engine import Engine
+from backend.cascade.engine import Sampling
 from backend.cascade.picture import Manner, render_stages
 from backend.digest import sha256_of
-from backend.errors import InputError, OutputError
-from backend.jobs.engines import open_engine
-from backend.models.bundle import find_bundle
+from backend.errors import InputError, OutputError, PlanError
+from backend.jobs.engines import open_engine, open_scene_engine
+from backend.jobs.scene_plan import check_modalities
+from backend.models.bundle import find_bundle, find_scene_bundle
 from backend.progress import Check, Report, watched
 from backend.protocol import MAX_SEED
 from backend.raster import provenance
@@ -32,17 +34,23 @@ from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
 from backend.raster.output import complete_file, to_type, write_block, writing
 from backend.raster.source import Pixels, RasterSource
+from backend.raster.stretch import even_stretch
+from backend.scene.modality import modality_as_known
+from backend.scene.picture import translate_picture
 
 CHIPS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 GEOTIFF = (".tif", ".tiff")
 MANIFEST, SETTINGS = "manifest.csv", "augmentation.json"
-COLUMNS = ("file", "class", "source", "variant", "seed", "stages", "model", "model_sha256", "sha256")
+COLUMNS = ("file", "class", "source", "variant", "seed", "stages", "through", "model", "model_sha256", "sha256")
+LEAD = "rgb"
+"""The modality of chips that go through another one."""
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
     """What is made: ``variants`` of each chip under ``data``, averaged down and generated ``stages`` times.
 
+    ``through``: a modality that chips are translated into and back from instead; ``model`` is then MetaEarth-MM's.
     ``source_resolution``: metres per pixel of chips without a CRS. ``only``: the chips to take, relative to ``data``.
     """
 
@@ -57,6 +65,7 @@ class AugmentSettings:
     device: str = "auto"
     precision: str = "auto"
     only: tuple[Path, ...] | None = None
+    through: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,16 @@ class Variant:
     file: Path
     number: int
     seed: int
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A model at work: ``make`` gives the pixels of an open chip's variant, of a seed, on the chip's own grid."""
+
+    model: str
+    sha256: str
+    sampling: Sampling
+    make: Callable[[RasterSource, int, Check], Pixels]
 
 
 def find_chips(data: Path) -> list[Path]:
@@ -92,53 +111,96 @@ def variants_of(chips: list[Path], count: int, seed: int) -> Iterator[Variant]:
 
 def augment(settings: AugmentSettings, report: Report, check: Check) -> Path:
     """Make what is not there yet, then write the manifest; its path."""
-    engine = open_engine(find_bundle(settings.model), settings.device, settings.precision)
+    maker = translator(settings) if settings.through else cascade(settings)
     chips = find_chips(settings.data) if settings.only is None else list(settings.only)
     wanted = list(variants_of(chips, settings.variants, settings.seed))
     settings.output.mkdir(parents=True, exist_ok=True)
-    _claim(settings, engine)
+    _claim(settings, maker)
     missing = [v for v in wanted if not (settings.output / v.file).is_file()]
     for variant in watched(missing, "generating variants", report, check):
-        make_variant(engine, settings, variant, check)
-    return write_manifest(settings, engine, wanted)
+        make_variant(maker, settings, variant, check)
+    return write_manifest(settings, maker, wanted)
 
 
-def _claim(settings: AugmentSettings, engine: Engine) -> None:
+def _claim(settings: AugmentSettings, maker: Maker) -> None:
     """Note what makes the folder's files; `OutputError` if those that are there were made otherwise."""
     path = settings.output / SETTINGS
     fields = {n: v for n, v in dataclasses.asdict(settings).items()
-              if n not in ("output", "variants", "device", "precision", "only")}
-    fields |= {"data": str(settings.data.resolve()), "model": engine.config.id, "model_sha256": engine.sha256}
+              if n not in ("output", "variants", "device", "precision", "only") and (v or n != "through")}
+    fields |= {"data": str(settings.data.resolve()), "model": maker.model, "model_sha256": maker.sha256}
     if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != fields:
-        changed = ", ".join(sorted(n for n in fields if there.get(n) != fields[n]))
+        changed = ", ".join(sorted(n for n in {*fields, *there} if there.get(n) != fields.get(n)))
         raise OutputError(f"{settings.output} holds variants made with another {changed}. Choose another folder.")
     path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
-def make_variant(engine: Engine, settings: AugmentSettings, variant: Variant, check: Check) -> None:
-    """Average one chip down, generate it again, and write it with the chip's own grid, type and holes."""
-    with RasterSource(str(settings.data / variant.source), None, settings.source_resolution) as source:
+def cascade(settings: AugmentSettings) -> Maker:
+    """Averages a chip down and generates it again."""
+    engine = open_engine(find_bundle(settings.model), settings.device, settings.precision)
+
+    def make(source: RasterSource, seed: int, check: Check) -> Pixels:
         grid, factor = source.grid, engine.config.network.scale**settings.stages
         covered = Region(0, 0, *(-(-n // factor) * factor for n in (grid.height, grid.width)))
-        chip = source.read(covered)
-        if not chip.valid.any():
-            raise InputError(f"{variant.source} has no valid pixel: all are nodata.")
+        chip = _shown(source, covered)
         low = area_average(fill_holes(chip), factor)
-        manner = Manner(variant.seed, consistency=settings.consistency, stretch=source.stretch())
+        manner = Manner(seed, consistency=settings.consistency, stretch=source.stretch())
         everywhere = np.ones(low.shape[1:], bool)
         made = render_stages(engine, Pixels(low, everywhere), settings.stages, grid.pixel_size_m, manner, check)[-1]
         inside = grid.region.slices()
-        pixels = Pixels(np.ascontiguousarray(made[(slice(None), *inside)]), chip.valid[inside])
-        _write(settings.output / variant.file, pixels, source, _tags(engine, settings, variant))
+        return Pixels(np.ascontiguousarray(made[(slice(None), *inside)]), chip.valid[inside])
+
+    return Maker(engine.config.id, engine.sha256, engine.sampling, make)
 
 
-def _tags(engine: Engine, settings: AugmentSettings, variant: Variant) -> dict[str, str]:
-    model, sampling = engine.config.id, engine.sampling
+def translator(settings: AugmentSettings) -> Maker:
+    """Translates an RGB chip into another modality, and that back into RGB."""
+    if settings.through == LEAD:
+        raise PlanError("Chips are RGB already: choose another modality for them to go through.")
+    if settings.stages > 1:
+        raise PlanError("Chips that go through another modality are not averaged down: leave stages at 1.")
+    bundle = find_scene_bundle(settings.model)
+    check_modalities(bundle.config, [LEAD], [settings.through])
+    engine = open_scene_engine(bundle, settings.device, settings.precision)
+    rgb, other = (modality_as_known(name, bundle.config.relative) for name in (LEAD, settings.through))
+    unit = even_stretch(rgb.low, rgb.high, rgb.band_count)
+
+    def make(source: RasterSource, seed: int, check: Check) -> Pixels:
+        chip, size_m = _shown(source, source.grid.region), source.grid.pixel_size_m
+        if len(chip.values) != rgb.band_count:
+            raise InputError(f"{Path(source.path).name} is no RGB picture, so it cannot go through {other.title}.")
+        stretch, everywhere = source.stretch(), np.ones(chip.valid.shape, bool)
+        shown = Pixels(unit.invert(stretch.apply(fill_holes(chip))), everywhere)
+        seen = Pixels(translate_picture(engine, shown, rgb, other, size_m, seed, check), everywhere)
+        back = translate_picture(engine, seen, other, rgb, size_m, seed, check)
+        return Pixels(stretch.invert(unit.apply(back)), chip.valid)
+
+    sampling = Sampling(bundle.config.profile.sampler, engine.steps)
+    return Maker(bundle.config.id, engine.sha256, sampling, make)
+
+
+def _shown(source: RasterSource, region: Region) -> Pixels:
+    chip = source.read(region)
+    if not chip.valid.any():
+        raise InputError(f"{source.path} has no valid pixel: all are nodata.")
+    return chip
+
+
+def make_variant(maker: Maker, settings: AugmentSettings, variant: Variant, check: Check) -> None:
+    """Make a variant, and write it with the chip's own grid, type and holes."""
+    with RasterSource(str(settings.data / variant.source), None, settings.source_resolution) as source:
+        pixels = maker.make(source, variant.seed, check)
+        _write(settings.output / variant.file, pixels, source, _tags(maker, settings, variant))
+
+
+def _tags(maker: Maker, settings: AugmentSettings, variant: Variant) -> dict[str, str]:
+    sampling, way = maker.sampling, {"METAEARTH_STAGE": f"{settings.stages} of {settings.stages}"}
+    if settings.through:
+        way = {"METAEARTH_THROUGH": settings.through}
     return {
-        **provenance.synthetic(model),
+        **provenance.synthetic(maker.model),
         "METAEARTH_SEED": str(variant.seed),
-        "METAEARTH_STAGE": f"{settings.stages} of {settings.stages}",
-        **provenance.made_by(model, engine.sha256, sampling.sampler, sampling.steps, variant.source.as_posix()),
+        **way,
+        **provenance.made_by(maker.model, maker.sha256, sampling.sampler, sampling.steps, variant.source.as_posix()),
     }
 
 
@@ -155,7 +217,7 @@ def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str
         picture.save(partial, pnginfo=provenance.png_text(tags))
 
 
-def write_manifest(settings: AugmentSettings, engine: Engine, wanted: list[Variant]) -> Path:
+def write_manifest(settings: AugmentSettings, maker: Maker, wanted: list[Variant]) -> Path:
     """manifest.csv: one line a variant, with the SHA-256 of the file as it lies there."""
     path = settings.output / MANIFEST
     with complete_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
@@ -163,5 +225,6 @@ def write_manifest(settings: AugmentSettings, engine: Engine, wanted: list[Varia
         lines.writerow(COLUMNS)
         for v in wanted:
             lines.writerow([v.file.as_posix(), v.file.parent.as_posix(), v.source.as_posix(), v.number, v.seed,
-                            settings.stages, engine.config.id, engine.sha256, sha256_of(settings.output / v.file)])
+                            "" if settings.through else settings.stages, settings.through, maker.model,
+                            maker.sha256, sha256_of(settings.output / v.file)])
     return path

@@ -80,6 +80,7 @@ class JobField:
     (that is written and no raster), extent, bands, range, integer, number, numbers, choice, choices (some of them),
     flag, text, words, crs, point (X and Y) or points (X, Y and altitude, as text "x,y,alt; x,y,alt"). ``default`` None
     means "not given". ``label`` is for people. ``named``: an option on the command line although it is required.
+    ``suffixes``: what a file's name may end in.
     """
 
     name: str
@@ -93,6 +94,7 @@ class JobField:
     advanced: bool = False
     required: bool = False
     named: bool = False
+    suffixes: Tuple[str, ...] = ()
 
     @property
     def positional(self) -> bool:
@@ -317,7 +319,8 @@ FLYTHROUGH = Verb(
     (
         dataclasses.replace(FIELDS["input"], help="The raster to fly over."),
         JobField("output", "file", "Animation",
-                 "A name that ends in .gif, or in .mp4 where the program ffmpeg is there.", required=True),
+                 "A name that ends in .gif, or in .mp4 where the program ffmpeg is there.", required=True,
+                 suffixes=("gif", "mp4")),
         JobField("path", "points", "Path",
                  'At least two points "X,Y,ALTITUDE; X,Y,ALTITUDE": X and Y in the source\'s coordinates, altitude in'
                  " metres above the ground. A path that ends where it begins makes a loop.", required=True),
@@ -423,13 +426,17 @@ AUGMENT = Verb(
         JobField("variants", "integer", "Variants", "Generated files a chip.", default=5, minimum=1, maximum=1000),
         JobField("stages", "integer", "Stages", "How often chips are averaged down and generated.", default=1,
                  minimum=1, maximum=2),
+        JobField("through", "text", "Through another modality",
+                 "Instead of being averaged down, RGB chips are translated into this modality (nir, pan, ...) and back;"
+                 " the model is then metaearth-mm-lite, or another of its kind. Empty: they are averaged down.",
+                 default="", advanced=True),
         FIELDS["seed"], FIELDS["source_resolution"], FIELDS["consistency"], FIELDS["device"], FIELDS["precision"],
     ),
     (Output("manifest", "file", "Manifest: source, seed and hash of every variant"),
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "train-features")
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "probe", "train-features")
 
 EVALUATE = Verb(
     "evaluate", "evaluate", "Evaluate a model", "Train",
@@ -438,10 +445,11 @@ EVALUATE = Verb(
     (
         JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
                  " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
-                 " against one shot, degradations. diversity: over seeds. train-features: the network for distances.",
+                 " against one shot, degradations. diversity: over seeds. probe: whether MetaEarth-MM's features tell"
+                 " classes apart. train-features: the network for distances.",
                  default="spectrum", choices=PROTOCOLS, required=True),
         JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
-                 " classes for data-engine.", required=True),
+                 " classes for data-engine and probe.", required=True),
         JobField("output", "new_folder", "Tables and pictures", "Folder for table.md, table.json and pictures.",
                  required=True),
         FIELDS["model"],
@@ -469,6 +477,22 @@ SCENE_FIELDS: Tuple[JobField, ...] = (
 TARGETS = JobField("targets", "choices", "Modalities to make", "What is made of the scene.", choices=MODALITIES,
                    default=["nir"])
 
+EXTENT_OF_SCENE = dataclasses.replace(
+    FIELDS["extent"], help="Part of the first raster in its coordinates: XMIN YMIN XMAX YMAX. Empty: all of it.")
+RESOLUTION_OF_SCENE = dataclasses.replace(
+    FIELDS["resolution"], label="Resolution (m/px)", advanced=True,
+    help="Metres per pixel of the results. Empty: those of the first raster.")
+
+READING_FIELDS: Tuple[JobField, ...] = (
+    JobField("other_inputs", "words", "Other rasters", "Modalities of your own, as NAME=PATH, separated by spaces.",
+             advanced=True),
+    JobField("band_choice", "words", "Bands",
+             "Which bands show a modality, where the raster has others: NAME=BAND or NAME=BAND,BAND,BAND, such as:"
+             " rgb=3,2,1 nir=4. Empty: as the raster is shown.", advanced=True),
+    FIELDS["source_resolution"],
+)
+"""How the rasters of a scene are read."""
+
 TRANSLATE = Verb(
     "translate", "translatemodality", "Translate between modalities", "Modalities",
     "Makes imagery of some modalities from that of others: near infrared from RGB, a map from a photograph, RGB from"
@@ -480,16 +504,9 @@ TRANSLATE = Verb(
         TARGETS,
         JobField("output", "new_folder", "Results", "Folder for one GeoTIFF a modality: nir.tif and so on.",
                  required=True, named=True),
-        dataclasses.replace(FIELDS["extent"],
-                            help="Part of the first raster in its coordinates: XMIN YMIN XMAX YMAX. Empty: all of it."),
-        dataclasses.replace(FIELDS["resolution"], label="Resolution (m/px)", advanced=True,
-                            help="Metres per pixel of the results. Empty: those of the first raster."),
-        JobField("other_inputs", "words", "Other rasters", "Modalities of your own, as NAME=PATH, separated by spaces.",
-                 advanced=True),
-        JobField("band_choice", "words", "Bands",
-                 "Which bands show a modality, where the raster has others: NAME=BAND or NAME=BAND,BAND,BAND, such as:"
-                 " rgb=3,2,1 nir=4. Empty: as the raster is shown.", advanced=True),
-        FIELDS["source_resolution"],
+        EXTENT_OF_SCENE,
+        RESOLUTION_OF_SCENE,
+        *READING_FIELDS,
         *SCENE_FIELDS,
     ),
     (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
@@ -525,20 +542,27 @@ EMBED = Verb(
     (
         *(JobField(name, "raster", f"{MODALITY_TITLES[name]} raster", f"What is known of the scene in {title}.")
           for name, title in MODALITY_TITLES.items()),
-        JobField("chips", "folder", "Labelled chips",
-                 "Instead of rasters: a folder with one subfolder of RGB chips a class."),
-        JobField("output", "text", "Features", "A name that ends in .tif (a raster of features) or in .npz.",
-                 required=True, named=True),
-        FIELDS["source_resolution"],
+        JobField("chips", "folder", "Labelled chips", "Instead of rasters: a folder with one subfolder of chips a"
+                 " class."),
+        JobField("output", "file", "Features", "A name that ends in .tif (of rasters: one pixel a token, one band a"
+                 " feature) or in .npz.", required=True, named=True, suffixes=("tif", "npz")),
+        EXTENT_OF_SCENE,
+        dataclasses.replace(RESOLUTION_OF_SCENE, help="Metres per pixel at which the scene is looked at. Empty: those"
+                            " of the first raster."),
+        *READING_FIELDS,
+        JobField("modality", "choice", "Modality of the chips", "What labelled chips show.", default="rgb",
+                 choices=MODALITIES, advanced=True),
+        JobField("block", "integer", "Block", "After how many blocks of the inference module tokens are taken. Empty:"
+                 " all.", minimum=1, maximum=1000, advanced=True),
         dataclasses.replace(FIELDS["model"], default=DEFAULT_SCENE_MODEL,
                             help="Id of an installed MetaEarth-MM model, or the folder of its bundle."),
         FIELDS["device"], FIELDS["precision"],
     ),
-    (Output("features", "number", "Features a place"),),
+    (Output("features", "number", "Features a place"), Output("places", "number", "Tokens, or chips")),
 )
 
 VERBS: Dict[str, Verb] = {verb.name: verb for verb in (
-    VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN, AUGMENT, EVALUATE, TRANSLATE, GENERATE_PAIR)}
+    VIEW, FLYTHROUGH, PLACE, PREPARE, TRAIN, AUGMENT, EVALUATE, TRANSLATE, GENERATE_PAIR, EMBED)}
 
 
 def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:

@@ -23,6 +23,7 @@ MODULES = {
     "evaluate": "backend.evaluation.verbs",
     "translate": "backend.scene.verbs",
     "generate-pair": "backend.scene.verbs",
+    "embed": "backend.scene.embedding_verb",
 }
 """Where each verb's function of its name is; loaded when it is called."""
 

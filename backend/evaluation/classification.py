@@ -42,11 +42,12 @@ class Training:
 
 def read_images(folder: Path, files: list[Path], classes: list[str], size: int) -> LabelledImages:
     """The files (class folder first in their path) as 8-bit RGB of ``size`` pixels a side."""
-    images = np.stack([_read(folder / file, size) for file in files])
+    images = np.stack([read_image(folder / file, size) for file in files])
     return LabelledImages(images, np.array([classes.index(file.parent.as_posix()) for file in files]))
 
 
-def _read(path: Path, size: int) -> NDArray[np.uint8]:
+def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """(3, size, size) 8-bit RGB of a raster or picture."""
     with RasterSource(str(path), None, 1.0) as source:
         values = source.stretch().apply(source.read(source.grid.region).values)
     whole = torch.from_numpy(np.repeat(values, 3, axis=0) if len(values) == 1 else values)[None]

@@ -21,6 +21,13 @@ Execute = Callable[[Callable[[Report, Check], Any]], Any]
 IMAGERY = "folder of imagery, laid out as backend/training/split.toml says"
 MODEL: Option = ("--model", {"default": "metaearth-lite", "help": "id or folder of a model bundle"})
 DATA: Option = ("--data", {"type": Path, "required": True, "help": IMAGERY})
+CHIPS: Option = (
+    "--data", {"type": Path, "required": True, "help": "folder with one subfolder of chips a class"}
+)
+CLASSES: Option = ("--classes", {"nargs": "+", "metavar": "CLASS", "help": "some of the classes"})
+SOURCE_RESOLUTION: Option = (
+    "--source-resolution", {"type": float, "metavar": "M", "help": "metres per pixel of chips without a CRS"}
+)
 OUTPUT: Option = ("--output", {"type": Path, "required": True, "help": "folder for table.md, table.json and pictures"})
 DEVICE: Option = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 SPLIT: Option = ("--split", {"default": "validation", "choices": ("validation", "test")})
@@ -89,13 +96,11 @@ PROTOCOLS = (
         "backend.evaluation.protocols.data_engine", "data_engine", "DataEngineSettings",
         (
             MODEL,
-            ("--data", {"type": Path, "required": True, "help": "folder with one subfolder of chips a class"}),
-            OUTPUT,
-            ("--classes", {"nargs": "+", "metavar": "CLASS", "help": "some of the classes"}),
+            CHIPS, OUTPUT, CLASSES,
             limit(150, "images a class, a quarter of them for testing"),
             ("--variants", {"type": int, "default": 5, "help": "generated images of each training image"}),
             ("--stages", {"type": int, "default": 1, "choices": (1, 2), "help": "as for augment"}),
-            ("--source-resolution", {"type": float, "metavar": "M", "help": "metres per pixel of chips without a CRS"}),
+            SOURCE_RESOLUTION,
             ("--seeds", {"type": int, "default": 3, "help": "trainings of each classifier and arm"}),
             ("--steps", {"type": int, "default": 600, "help": "of each training"}),
             ("--size", {"type": int, "default": 112, "help": "pixels a side that classifiers see"}),
@@ -122,6 +127,22 @@ PROTOCOLS = (
             ("--stages", {"type": int, "default": 3}),
             ("--seeds", {"type": int, "default": 4, "help": "results of each input"}),
             DATA, OUTPUT, SPLIT, limit(4, "chips a ground resolution"), FEATURES, CONSISTENCY, SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "probe", "what frozen features of MetaEarth-MM tell of a place, by logistic regression",
+        "backend.evaluation.protocols.probe", "probe", "ProbeSettings",
+        (
+            ("--model", {"default": "metaearth-mm-lite", "help": "id or folder of a MetaEarth-MM bundle"}),
+            CHIPS, OUTPUT, CLASSES,
+            limit(100, "chips a class, a quarter of them for testing"),
+            ("--labels", {"type": int, "nargs": "+", "default": (5, 10, 20), "metavar": "N",
+                          "help": "training chips a class, besides all of them"}),
+            ("--splits", {"type": int, "default": 5, "help": "divisions into training and testing"}),
+            ("--block", {"type": int, "help": "after how many blocks of the inference module; all if not given"}),
+            SOURCE_RESOLUTION,
+            ("--features", {"default": "metaearth-features", "help": "id or folder of a network to compare with"}),
+            SEED, DEVICE,
         ),
     ),
     Protocol(

@@ -102,10 +102,17 @@ def paired_difference(
 def crossed_mean(values: NDArray, seed: int = 0, draws: int = DRAWS) -> Estimate:
     """The mean of (seeds, items) and its interval where both other seeds and other items might have been drawn.
 
-    Both are drawn with replacement, independently (the crossed or "pigeonhole" bootstrap, Owen 2007).
+    Both are drawn with replacement, independently (the crossed or "pigeonhole" bootstrap, Owen 2007). Values that are
+    no numbers are items that a seed did not have.
     """
     rows, cols = values.shape
     by_row = multiplicities(rows, None, draws, seed) / rows
     by_col = multiplicities(cols, None, draws, seed + 1) / cols
-    drawn = np.einsum("dr,rc,dc->d", by_row, values.astype(np.float64), by_col, optimize=True)
-    return Estimate(float(values.mean()), *percentile_interval(drawn), cols)
+    there = ~np.isnan(values)
+    total, weight = (
+        np.einsum("dr,rc,dc->d", by_row, part.astype(np.float64), by_col, optimize=True)
+        for part in (np.where(there, values, 0), there)
+    )
+    with np.errstate(invalid="ignore"):
+        drawn = total / weight
+    return Estimate(float(values[there].mean()), *percentile_interval(drawn), int(there.any(axis=0).sum()))

@@ -10,7 +10,7 @@ from backend.augmentation import AugmentSettings
 from backend.augmentation import augment as make_variants
 from backend.evaluation.commands import PROTOCOLS, Protocol
 from backend.progress import Check, Report
-from backend.protocol import AUGMENT, EVALUATE, FieldError, check_fields
+from backend.protocol import AUGMENT, DEFAULT_MODEL, DEFAULT_SCENE_MODEL, EVALUATE, FieldError, check_fields
 
 Values = dict[str, Any]
 
@@ -18,6 +18,8 @@ Values = dict[str, Any]
 def augment(values: Values, report: Report, check: Check) -> Values:
     """Make generated variants of labelled chips; the manifest and how many it names."""
     given = check_fields(AUGMENT.fields, values)
+    if given["through"] and given["model"] == DEFAULT_MODEL:
+        given["model"] = DEFAULT_SCENE_MODEL
     data, output = (Path(given.pop(name)) for name in ("data", "output"))
     manifest = make_variants(AugmentSettings(data, output, **given), report, check)
     count = len(manifest.read_text(encoding="utf-8").splitlines()) - 1
@@ -35,12 +37,15 @@ def evaluate(values: Values, report: Report, check: Check) -> Values:
 
 
 def arguments_of(protocol: Protocol, given: Values) -> argparse.Namespace:
-    """The protocol's options as its command has them; `FieldError` for what it has not, or cannot be."""
+    """The protocol's options as its command has them; `FieldError` for what it has not, or cannot be.
+
+    The default model is the protocol's own.
+    """
     parser = Parser(prog=protocol.name, add_help=False, allow_abbrev=False)
     for name, settings in protocol.options:
         parser.add_argument(name, **settings)
     words = ["--data", given["data"], "--output", given["output"]]
-    if any(name == "--model" for name, _ in protocol.options):
+    if given["model"] != DEFAULT_MODEL and any(name == "--model" for name, _ in protocol.options):
         words += ["--model", given["model"]]
     for assignment in given["set"] or []:
         name, _, value = assignment.partition("=")

@@ -26,7 +26,7 @@ from backend.protocol import Job
 from backend.raster.grid import Grid
 from backend.raster.source import RasterSource
 from backend.raster.stretch import identity_stretch
-from backend.scene.modality import Modality, find_modality
+from backend.scene.modality import Modality, find_modality, modality_as_known
 from backend.scene.reading import ModalityRaster
 from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
@@ -143,12 +143,9 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
     if not bundle.has_weights:
         raise ModelError(f"The model {config.id} has no weights here: train it, or add a zip of it (Models > Add).")
-    grid = wanted.grid or _lead_grid(wanted)
+    grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
-    finest, coarsest = config.ground_resolution_m
-    if not finest <= grid.pixel_size_m <= coarsest:
-        warnings.append(f"The pixels are {grid.pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to"
-                        f" {coarsest:g} m.")
+    warnings += check_resolution(config, grid.pixel_size_m)
     profile, device = config.profile, choose_device(wanted.device)
     tile = config.network.tile
     # what comes from noise alone is one window: several would each invent a scene of their own
@@ -192,7 +189,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
 def _modalities(config: SceneModelConfig, wanted: SceneRequest) -> list[Modality]:
     """What is known and what is wanted, by id."""
     names = sorted({*wanted.targets, *(given.modality for given in wanted.inputs)})
-    return [find_modality(n).without_unit() if n in config.relative else find_modality(n) for n in names]
+    return [modality_as_known(name, config.relative) for name in names]
 
 
 def check_modalities(config: SceneModelConfig, known: list[str], targets: list[str]) -> list[str]:
@@ -217,12 +214,19 @@ def check_modalities(config: SceneModelConfig, known: list[str], targets: list[s
     return found
 
 
-def _lead_grid(wanted: SceneRequest) -> Grid:
+def check_resolution(config: SceneModelConfig, pixel_size_m: float) -> list[str]:
+    """A warning if the model was not trained on pixels of that size."""
+    finest, coarsest = config.ground_resolution_m
+    if finest <= pixel_size_m <= coarsest:
+        return []
+    return [f"The pixels are {pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to {coarsest:g} m."]
+
+
+def lead_grid(inputs: tuple[SceneInput, ...], source_resolution: float | None, resolution_m: float | None) -> Grid:
     """The grid of the first raster, or its own at another resolution with the same corner."""
-    if not wanted.inputs:
+    if not inputs:
         raise InputError("Give at least one raster of the scene.")
-    lead = wanted.inputs[0]
-    with RasterSource(lead.path, None, wanted.source_resolution, wanted.resolution_m) as source:
+    with RasterSource(inputs[0].path, None, source_resolution, resolution_m) as source:
         return source.grid
 
 

@@ -194,11 +194,14 @@ class SceneNetwork(nn.Module):
         resolution = self.resolution(streams.ground_resolution_m)[:, None]
         return (self.modality(streams.modalities).to(time.dtype) + time + resolution)[:, :, None]
 
-    def scene_tokens(self, streams: Streams, condition: Tensor) -> Tensor:
-        """E: what is inferred of the scene from all streams together, a token for each patch and stream."""
+    def scene_tokens(self, streams: Streams, condition: Tensor, blocks: int | None = None) -> Tensor:
+        """E: what is inferred of the scene from all streams together, a token for each patch and stream.
+
+        ``blocks``: as they are after so many of the inference blocks; None: after all.
+        """
         x = self.embed(self._patches(streams.latents), streams.modalities)
         place, mask = self._place(streams.latents), _key_mask(streams.present, x.shape[2])
-        for block in self.inference:
+        for block in self.inference[:blocks]:
             x = self._run(block, x, condition, place, mask)
         return x
 

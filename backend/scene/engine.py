@@ -119,15 +119,36 @@ class SceneEngine:
                 pictures = self._tried([windows[k] for k in some], targets, ground_resolution_m)
                 if pictures is not None:
                     made[some], alike = pictures, alike[len(some):]
-        if not np.isfinite(made).all():
-            raise NetworkOutputError("The network returned values that are not numbers.")
-        return made
+        return _finite(made)
+
+    @torch.inference_mode()
+    def tokens(self, observed: list[Observed], ground_resolution_m: float, blocks: int | None = None) -> Values:
+        """Scene tokens of a window, their mean over what is observed: (width, tokens down, tokens across).
+
+        Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
+        """
+        network, began = self.network, time.monotonic()
+        with self._autocast():
+            latents = self._encode([[o.picture for o in observed]])
+            times = torch.full(latents.shape[:2], CLEAN, device=self.device)
+            streams = Streams(latents, self._numbers([o.modality for o in observed], 1), times,
+                              self._resolution(ground_resolution_m, 1))
+            found = network.scene_tokens(streams, network.condition(streams), blocks)
+            mean = found[0].float().mean(dim=0).T.cpu().numpy()
+        self.seconds_network += time.monotonic() - began
+        self.evaluations += 1
+        self.on_evaluation(1)
+        side = self.config.network.tile // self.config.network.pixels_a_token
+        return _finite(mean.reshape(-1, side, side))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
 
     def _tried(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values | None:
         """Pictures of up to ``batch`` windows of one kind; None after an out-of-memory error, with a smaller batch."""
         began = time.monotonic()
         try:
-            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+            with torch.inference_mode(), self._autocast():
                 return self._one_batch(windows, targets, ground_resolution_m)
         except RuntimeError as error:
             if not out_of_memory(error):
@@ -148,10 +169,8 @@ class SceneEngine:
         clean = self._encode([[o.picture for o in some] for some in guides])
         known = self._known(windows, targets)
         noise = torch.from_numpy(np.stack([np.stack(window.noises) for window in windows])).to(self.device)
-        order = self.config.network.modalities
-        numbers = [order.index(m) for m in [*(o.modality for o in guides[0]), *targets]]
-        modalities = torch.tensor([numbers] * self.batch, device=self.device)
-        resolution = torch.full((self.batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
+        modalities = self._numbers([*(o.modality for o in guides[0]), *targets], self.batch)
+        resolution = self._resolution(ground_resolution_m, self.batch)
 
         def velocity(z: Tensor, time_: float) -> Tensor:
             times = torch.tensor([[CLEAN] * len(guides[0]) + [time_] * len(targets)] * self.batch, device=self.device)
@@ -174,6 +193,14 @@ class SceneEngine:
                 picture[place] = np.where(part.known, part.picture, picture[place])
         return pictures
 
+    def _numbers(self, modalities: list[str], batch: int) -> Tensor:
+        """(batch, streams)"""
+        known = self.config.network.modalities
+        return torch.tensor([[known.index(name) for name in modalities]] * batch, device=self.device)
+
+    def _resolution(self, ground_resolution_m: float, batch: int) -> Tensor:
+        return torch.full((batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
+
     def _encode(self, pictures: list[list[Values]]) -> Tensor:
         """(batch, streams, channels, tile / fold, tile / fold); without pictures there are no streams."""
         vae, tile = self.config.network.vae, self.config.network.tile
@@ -191,3 +218,9 @@ class SceneEngine:
             latents = self._encode([[p.picture] for p in parts])[:, 0]
             found[targets.index(part.modality)] = latents, (F.avg_pool2d(masks, fold) == 1).to(self.device)
         return found
+
+
+def _finite(values: Values) -> Values:
+    if not np.isfinite(values).all():
+        raise NetworkOutputError("The network returned values that are not numbers.")
+    return values

@@ -154,3 +154,9 @@ def find_modality(id_: str) -> Modality:
     if id_ not in known:
         raise InputError(f"There is no modality {id_!r}. Known: {', '.join(known)}.")
     return known[id_]
+
+
+def modality_as_known(id_: str, relative: tuple[str, ...]) -> Modality:
+    """The modality as a model knows it: without its unit if it is among ``relative``."""
+    found = find_modality(id_)
+    return found.without_unit() if id_ in relative else found

@@ -18,6 +18,8 @@ from backend.tiling.geometry import WindowGeometry
 Values = NDArray[np.float32]
 Read = Callable[[Region], Pixels]
 """A region in the modality's unit; may lie partly outside the raster."""
+Readers = dict[str, tuple[Modality, Read]]
+"""What is known of a scene, by modality."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,26 @@ class SceneSettings:
     seed: int
 
 
+def observe(readers: Readers, crop: Region) -> list[Observed]:
+    """The modalities of which anything is known in a window, holes filled."""
+    observed = []
+    for modality, read in readers.values():
+        pixels = read(crop)
+        if pixels.valid.any():
+            observed.append(Observed(modality.id, modality.to_picture(fill_holes(pixels)), pixels.valid))
+    return observed
+
+
+def known_pixels(readers: Readers, region: Region) -> NDArray[np.bool_]:
+    """Which pixels of a region any modality knows: (rows, cols)."""
+    return np.any([read(region).valid for _, read in readers.values()], axis=0)
+
+
 class SceneWindows:
     """The `WindowMaker` of a scene; ``readers`` give what is known, by modality. Without any, all comes from noise."""
 
     def __init__(
-        self, engine: SceneEngine, readers: dict[str, tuple[Modality, Read]], settings: SceneSettings
+        self, engine: SceneEngine, readers: Readers, settings: SceneSettings
     ) -> None:
         self.engine, self.readers, self.settings = engine, readers, settings
 
@@ -50,19 +67,13 @@ class SceneWindows:
 
     def valid(self, region: Region) -> NDArray[np.bool_]:
         """Valid is a pixel that any modality knows; all are, where the scene comes from noise."""
-        if not self.readers:
-            return np.ones((region.height, region.width), bool)
-        return np.any([read(region).valid for _, read in self.readers.values()], axis=0)
+        return known_pixels(self.readers, region) if self.readers else np.ones((region.height, region.width), bool)
 
     def input(self, row: int, col: int) -> Window | None:
         """What is observed in a window, and the targets' noise; None if something is known, but nothing here."""
         s = self.settings
         crop = s.geometry.input_crop(row, col)
-        observed = []
-        for modality, read in self.readers.values():
-            pixels = read(crop)
-            if pixels.valid.any():
-                observed.append(Observed(modality.id, modality.to_picture(fill_holes(pixels)), pixels.valid))
+        observed = observe(self.readers, crop)
         if self.readers and not observed:
             return None
         return Window(observed, [self.engine.window_noise(s.seed, m.id, crop.top, crop.left) for m in s.targets])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,12 @@ class Lattice:
     ramp: int = 8
     offset: int = 0
 
+    multiple: ClassVar[int] = 4
+    """Of what all lengths are: windows are to begin at whole input and latent pixels."""
+
     def __post_init__(self) -> None:
-        if self.stride < max(1, self.ramp) or any(n % 4 for n in (self.window, self.margin, self.ramp, self.offset)):
+        lengths = (self.window, self.margin, self.ramp, self.offset)
+        if self.stride < max(1, self.ramp) or any(n % self.multiple for n in lengths):
             raise PlanError(
                 f"Windows of {self.window} px with margin {self.margin} and ramp {self.ramp} make no lattice."
             )

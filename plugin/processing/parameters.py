@@ -127,8 +127,8 @@ def _new_folder(field: JobField, parent: str) -> QgsProcessingParameterDefinitio
 
 
 def _file(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
-    return QgsProcessingParameterFileDestination(field.parameter, tr(field.label),
-                                                 tr("Animations (*.gif *.mp4)"))
+    endings = " ".join(f"*.{suffix}" for suffix in field.suffixes)
+    return QgsProcessingParameterFileDestination(field.parameter, tr(field.label), f"{tr(field.label)} ({endings})")
 
 
 def _flag(field: JobField, parent: str) -> QgsProcessingParameterDefinition:

@@ -41,6 +41,12 @@ SMALL = NetworkConfig(
 )
 
 
+SMALL_SCENE = SceneNetworkConfig(
+    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
+    vae=VaeConfig(4, 6, (16,), 1),
+)
+
+
 def read(path):
     with rasterio.open(path) as dataset:
         return dataset.read()
@@ -87,12 +93,6 @@ def small_model(tmp_path_factory) -> Bundle:
             parameter.add_(0.02 * torch.randn_like(parameter))
     save_bundle(folder, config, network.state_dict())
     return open_bundle(folder)
-
-
-SMALL_SCENE = SceneNetworkConfig(
-    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
-    vae=VaeConfig(4, 6, (16,), 1),
-)
 
 
 @pytest.fixture(scope="session")

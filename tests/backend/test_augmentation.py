@@ -10,9 +10,13 @@ import rasterio
 from PIL import Image
 
 from backend.augmentation import AugmentSettings, augment, find_chips, variants_of
-from backend.errors import Cancelled, InputError, MissingCrsError, OutputError
+from backend.errors import Cancelled, InputError, MissingCrsError, ModelError, OutputError, PlanError
+from backend.jobs.engines import open_scene_engine
 from backend.progress import go_on, silent
 from backend.raster.averaging import area_average
+from backend.raster.source import Pixels
+from backend.scene.modality import find_modality
+from backend.scene.picture import translate_picture
 
 
 @pytest.fixture
@@ -130,6 +134,70 @@ def test_two_stages_change_more_than_one(settings, chips, tmp_path):
         return np.abs(averages[0] - averages[1]).mean()
 
     assert change(2) > 5 * change(1)
+
+
+@pytest.fixture
+def through(settings, chips, scene_model, tmp_path):
+    (chips / "forest/deep.tif").unlink()  # one band: no RGB
+    return dataclasses.replace(settings, model=str(scene_model.folder), through="nir", output=tmp_path / "through")
+
+
+def test_chips_go_through_another_modality_and_back(through, chips, scene_model):
+    found = lines(augment(through, silent, go_on))
+    assert len(found) == 6 and len({r["sha256"] for r in found}) == 6
+    assert {(r["through"], r["stages"], r["model"]) for r in found} == {("nir", "", "tiny-mm")}
+    assert {r["model_sha256"] for r in found} == {scene_model.sha256()}
+    with rasterio.open(chips / "beach/geo.tif") as chip, rasterio.open(through.output / "beach/geo_v1.tif") as made:
+        assert (made.transform, made.shape, made.dtypes, made.nodata) == (
+            chip.transform, chip.shape, chip.dtypes, chip.nodata)
+        assert made.tags()["METAEARTH_THROUGH"] == "nir" and made.tags()["METAEARTH_SYNTHETIC"] == "YES"
+        assert (made.read() != chip.read()).mean() > 0.5
+
+
+def test_what_the_other_modality_does_not_show_is_lost(through, chips, scene_model):
+    """The variant is made of the near infrared alone."""
+    engine = open_scene_engine(scene_model, "cpu", "float32")
+    rgb, nir = find_modality("rgb"), find_modality("nir")
+    augment(dataclasses.replace(through, variants=1), silent, go_on)
+    with Image.open(chips / "beach/odd.png") as picture, Image.open(through.output / "beach/odd_v1.png") as made:
+        values = np.asarray(picture, np.float32).transpose(2, 0, 1)
+        variant = np.asarray(made, np.float32).transpose(2, 0, 1)
+    seed = next(v.seed for v in variants_of(find_chips(chips), 1, 0) if v.source.name == "odd.png")
+    everywhere = np.ones(values.shape[1:], bool)
+    seen = translate_picture(engine, Pixels(values, everywhere), rgb, nir, 0.3, seed)
+    assert seen.shape == (1, 50, 64)
+    np.testing.assert_array_equal(translate_picture(engine, Pixels(seen, everywhere), nir, rgb, 0.3, seed), variant)
+
+
+def test_a_picture_larger_than_a_window_is_translated_whole(scene_model):
+    engine = open_scene_engine(scene_model, "cpu", "float32")
+    values = np.random.default_rng(0).uniform(0, 255, (3, 70, 100)).astype(np.float32)
+    made = translate_picture(
+        engine, Pixels(values, np.ones((70, 100), bool)), find_modality("rgb"), find_modality("pan"), 1.0, 0)
+    assert made.shape == (1, 70, 100) and made.std() > 0 and np.isfinite(made).all()
+
+
+def test_the_way_is_noted_and_others_are_not_mixed(through, settings, small_model):
+    augment(dataclasses.replace(through, variants=1), silent, go_on)
+    with pytest.raises(OutputError, match="made with another .*through"):
+        augment(dataclasses.replace(through, through="pan"), silent, go_on)
+    with pytest.raises(OutputError, match="through"):
+        augment(dataclasses.replace(settings, output=through.output), silent, go_on)
+
+
+def test_ways_that_lead_nowhere_get_a_sentence(through, settings, make_raster):
+    for change, error, sentence in (
+        ({"through": "rgb"}, PlanError, "RGB already"),
+        ({"through": "lidar"}, InputError, "no modality 'lidar'"),
+        ({"through": "osm"}, ModelError, "not trained on any imagery of Map"),
+        ({"stages": 2}, PlanError, "leave stages at 1"),
+        ({"model": settings.model}, ModelError, "knows no modalities"),
+    ):
+        with pytest.raises(error, match=sentence):
+            augment(dataclasses.replace(through, **change), silent, go_on)
+    make_raster("chips/forest/grey.tif", bands=1)
+    with pytest.raises(InputError, match=r"grey.tif is no RGB picture"):
+        augment(through, silent, go_on)
 
 
 def test_chips_without_crs_need_their_resolution(settings):

@@ -20,7 +20,7 @@ from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
 from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
 
-from .conftest import SMALL_SCENE
+from .conftest import SMALL_SCENE, read
 
 
 def streams(batch=2, modalities=(0, 1), times=(1.0, 0.3), side=8, seed=0) -> Streams:
@@ -149,11 +149,6 @@ def test_the_flow_reaches_its_end_in_straight_lines_and_bends_with_second_order(
     times = torch.tensor([[0.0, 1.0]])
     mixed = noised(torch.ones(1, 2, 3), torch.zeros(1, 2, 3), times)
     assert mixed[0, 0].sum() == 0 and mixed[0, 1].sum() == 3
-
-
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def translate(*arguments):

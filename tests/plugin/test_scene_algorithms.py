@@ -65,6 +65,29 @@ def test_a_scene_is_made_from_a_seed(tmp_path):
     assert (rgb.width(), rgb.height(), rgb.crs().authid()) == (64, 48, "EPSG:32633")
 
 
+def test_a_layer_becomes_a_raster_of_features(tmp_path):
+    source = write_raster(tmp_path / "a.tif", 96)
+    common = {"RGB": source, "MODEL": "tiny-mm", "PRECISION": "float32"}
+    found = processing.run("metaearth:embedscene", {**common, "OUTPUT": str(tmp_path / "f.tif")})
+    layer = QgsRasterLayer(found["OUTPUT"])
+    assert (found["FEATURES"], found["PLACES"]) == (32, 144) and layer.bandCount() == 32
+    assert layer.extent() == QgsRasterLayer(source).extent() and layer.rasterUnitsPerPixelX() == 80
+    area = layer.extent()
+    half = f"{area.xMinimum()},{area.xMinimum() + 480},{area.yMaximum() - 480},{area.yMaximum()}"
+    part = processing.run("metaearth:embedscene", {**common, "OUTPUT": str(tmp_path / "p.tif"), "EXTENT": half})
+    assert np.array_equal(pixels(part["OUTPUT"]), pixels(found["OUTPUT"])[:, :6, :6])
+
+
+def test_labelled_chips_become_vectors(tmp_path):
+    for name in ("beach", "forest"):
+        (tmp_path / "chips" / name).mkdir(parents=True)
+        write_raster(tmp_path / "chips" / name / "a.tif", 32)
+    found = processing.run("metaearth:embedscene", {
+        "CHIPS": str(tmp_path / "chips"), "OUTPUT": str(tmp_path / "f.npz"), "MODEL": "tiny-mm"})
+    with np.load(found["OUTPUT"]) as arrays:
+        assert arrays["features"].shape == (2, 32) and list(arrays["classes"]) == ["beach", "forest"]
+
+
 def test_what_cannot_be_gets_a_sentence(scene, tmp_path):
     common = {"MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "x")}
     for values, sentence in (

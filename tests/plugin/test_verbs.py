@@ -26,7 +26,7 @@ from qgis_support import write_raster
 pytestmark = pytest.mark.usefixtures("qgis_processing")
 
 VERBS = ("view", "flythrough", "placepicture", "preparetrainingdata", "trainmodel", "augmentdataset", "evaluate",
-         "translatemodality", "generatepaired")
+         "translatemodality", "generatepaired", "embedscene")
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -1,0 +1,178 @@
+"""Scene tokens as features: what MetaEarth-MM infers of a place from clean imagery, before it generates anything.
+
+The paper leaves open how they are used downstream. [ours]: the output of the inference module, or of one of its blocks;
+the mean over the modalities observed, whose tokens training makes equal; one vector an image is the mean over its
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from backend.errors import InputError
+from backend.models.bundle import SceneModelConfig
+from backend.progress import Check, Report, go_on, watched
+from backend.raster.grid import Grid, Region
+from backend.raster.source import Pixels
+from backend.scene.engine import Observed, SceneEngine
+from backend.scene.modality import Modality
+from backend.scene.reading import ModalityRaster
+from backend.scene.windows import Readers, known_pixels, observe
+from backend.tiling.blocks import BlockRenderer, Edges
+from backend.tiling.geometry import Block, WindowGeometry
+from backend.tiling.lattice import Lattice
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TokenLattice(Lattice):
+    """Windows with lengths in tokens."""
+
+    multiple: ClassVar[int] = 1
+
+
+def token_lattice(config: SceneModelConfig) -> TokenLattice:
+    """The windows of rasters of any size.
+
+    They advance as far as those that drop the model's margin, but half of it is blended: features have no seams [ours].
+    """
+    network = config.network
+    half = config.profile.margin // (2 * network.pixels_a_token)
+    return TokenLattice(network.tile // network.pixels_a_token, half, 2 * half)
+
+
+def chip_lattice(config: SceneModelConfig, grid: Grid) -> TokenLattice:
+    """One window where the chip fits into one, since nothing lies beyond its border."""
+    tile = config.network.tile
+    if max(grid.height, grid.width) > tile:
+        return token_lattice(config)
+    return TokenLattice(tile // config.network.pixels_a_token, 0, 0)
+
+
+def token_grid(grid: Grid, pixels_a_token: int) -> Grid:
+    """The grid of the tokens: same first corner, the last ones may reach over the raster's edge."""
+    rows, cols = (-(-n // pixels_a_token) for n in (grid.height, grid.width))
+    transform = grid.transform @ Affine.scale(pixels_a_token)
+    return Grid(rows, cols, transform, grid.crs, grid.pixel_size_m * pixels_a_token)
+
+
+def token_region(region: Region, pixels_a_token: int) -> Region:
+    """The tokens that have a part in some pixels."""
+    p = pixels_a_token
+    return Region(region.top // p, region.left // p, -(-region.bottom // p), -(-region.right // p))
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """The `WindowMaker` of features; regions and places are in tokens. ``blocks``: see `SceneNetwork.scene_tokens`."""
+
+    engine: SceneEngine
+    readers: Readers
+    lattice: TokenLattice
+    ground_resolution_m: float
+    blocks: int | None = None
+    batch: ClassVar[int] = 1
+
+    @property
+    def bands(self) -> int:
+        """Features of a token."""
+        return self.engine.config.network.width
+
+    def valid(self, region: Region) -> NDArray[np.bool_]:
+        """Valid is a token of which any modality knows any pixel."""
+        p = self.engine.config.network.pixels_a_token
+        known = known_pixels(self.readers, region.scaled(p))
+        return np.logical_or.reduce(known.reshape(region.height, p, region.width, p), axis=(1, 3))
+
+    def input(self, row: int, col: int) -> list[Observed] | None:
+        """What is observed in a window; None if nothing is."""
+        top, left = (self.lattice.origin(i) for i in (row, col))
+        window = Region(top, left, top + self.lattice.window, left + self.lattice.window)
+        return observe(self.readers, window.scaled(self.engine.config.network.pixels_a_token)) or None
+
+    def make(self, inputs: list[list[Observed]]) -> Values:
+        """(n, features, tokens, tokens)."""
+        return np.stack([self.engine.tokens(observed, self.ground_resolution_m, self.blocks) for observed in inputs])
+
+    def finish(self, blended: Values) -> Values:
+        """Features have no unit."""
+        return blended
+
+
+def strips(windows: TokenWindows, region: Region, after_window: Callable[[], None]) -> Iterator[tuple[Region, Pixels]]:
+    """The tokens of a region from top to bottom, one row of windows at a time; neighbours share what is blended."""
+    lattice = windows.lattice
+    renderer = BlockRenderer(windows, WindowGeometry(lattice, 1, 0), after_window)
+    edges: Edges = {}
+    try:
+        first, last = ((n + lattice.ramp) // lattice.stride for n in (region.top, region.bottom - 1))
+        for row in range(first, last + 1):
+            top = row * lattice.stride - lattice.ramp
+            place = Region(top, region.left, top + lattice.stride, region.right).intersection(region)
+            made = renderer.render(Block(row, 0, place), edges)
+            edges = made.below
+            yield place, made.pixels
+    finally:
+        renderer.close()
+
+
+def count_windows(lattice: Lattice, region: Region) -> int:
+    """How many windows `strips` makes."""
+    return WindowGeometry(lattice, 1, 0).count(region)
+
+
+def chip_vector(engine: SceneEngine, raster: ModalityRaster, blocks: int | None = None, check: Check = go_on) -> Values:
+    """(features,) float32: the mean over the tokens of a chip that show anything."""
+    config, grid = engine.config, raster.source.grid
+    tokens = token_grid(grid, config.network.pixels_a_token).region
+    readers: Readers = {raster.modality.id: (raster.modality, raster.read)}
+    windows = TokenWindows(engine, readers, chip_lattice(config, grid), grid.pixel_size_m, blocks)
+    found = [pixels.values[:, pixels.valid] for _, pixels in strips(windows, tokens, check)]
+    shown = np.concatenate(found, axis=1)
+    if not shown.size:
+        raise InputError(f"{Path(raster.source.path).name} has no valid pixel: all are nodata.")
+    return shown.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """One vector a chip: (n, features) float32, (n,) numbers of classes, paths below the folder of chips."""
+
+    features: Values
+    labels: NDArray[np.int64]
+    files: list[Path]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class ChipReading:
+    """How chips are read: their modality, and their metres per pixel where they have no CRS."""
+
+    modality: Modality
+    source_resolution: float | None = None
+
+    def opened(self, path: Path) -> ModalityRaster:
+        """A chip on its own grid."""
+        return ModalityRaster(str(path), self.modality, None, None, self.source_resolution)
+
+
+def embed_chips(
+    engine: SceneEngine, data: Path, files: list[Path], reading: ChipReading, blocks: int | None, report: Report,
+    check: Check,
+) -> LabelledFeatures:  # fmt: skip
+    """A vector of every chip of a labelled folder; a chip's class is the folder that it lies in."""
+    vectors = []
+    for file in watched(files, "embedding chips", report, check):
+        with reading.opened(data / file) as raster:
+            vectors.append(chip_vector(engine, raster, blocks, check))
+    classes = sorted({file.parent.as_posix() for file in files})
+    labels = np.array([classes.index(file.parent.as_posix()) for file in files], np.int64)
+    return LabelledFeatures(np.stack(vectors), labels, files, classes)
