@@ -54,6 +54,8 @@ JOB_METHODS = ("generate", "resume", "run")
 
 DEFAULT_MODEL = "metaearth-lite"
 DEFAULT_SCENE_MODEL = "metaearth-mm-lite"
+CASCADE, SCENE = "cascade", "scene"
+"""Kinds of models: those that make rasters finer, and MetaEarth-MM's, which know modalities."""
 MODALITIES = ("rgb", "nir", "sar", "pan", "osm")
 """MetaEarth-MM's; more can be described in a file."""
 MAX_SEED = 2147483647
@@ -590,7 +592,10 @@ class Job:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a client shows of a model bundle."""
+    """What a client shows of a model bundle.
+
+    ``kind`` is `CASCADE` or `SCENE`; ``modalities``: what a scene model was trained on. Old messages have neither.
+    """
 
     id: str
     title: str
@@ -598,6 +603,8 @@ class ModelInfo:
     has_weights: bool
     ground_resolution_m: List[float]
     licence: str
+    kind: str = CASCADE
+    modalities: List[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
