@@ -866,6 +866,10 @@ OWNER_FILE = "owner.json"
 """In a job's folder: host and pid of the process that works on it, or did last."""
 
 
+JOB_FOLDER = ".metaearth-job"
+"""How the name of a job's folder ends, unless the user has named it."""
+
+
 def unfinished_folder() -> Path:
     """Where the backend notes which jobs it works on: one small file a job, gone when the job is."""
     return data_home() / "unfinished"
@@ -873,4 +877,4 @@ def unfinished_folder() -> Path:
 
 def default_job_folder(output: str) -> str:
     """Where a job's unfinished work lies unless the user names a place: beside its last result."""
-    return output + ".metaearth-job"
+    return output + JOB_FOLDER

@@ -25,7 +25,7 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
-from ...backend.protocol import FIELDS, ClusterInfo, ModelInfo, Models, data_home
+from ...backend.protocol import FIELDS, SCENE, ClusterInfo, ModelInfo, Models, data_home
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import size_text
@@ -179,8 +179,9 @@ class OptionsPage(QgsOptionsPageWidget):
         self.models_list.clear()
         for model in models:
             weights = "" if model.has_weights else tr(", no weights")
-            item = QListWidgetItem(tr("{} ({:g} to {:g} m/px, {}{})").format(
-                model.id, *model.ground_resolution_m, model.licence, weights), self.models_list)
+            kind = tr("modalities") if model.kind == SCENE else tr("higher resolution")
+            item = QListWidgetItem(tr("{}: {} ({:g} to {:g} m/px, {}{})").format(
+                model.id, kind, *model.ground_resolution_m, model.licence, weights), self.models_list)
             item.setData(256, model.id)
             item.setToolTip(model.folder)
 
