@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-Report = Callable[[int, int, str], None]
-"""(done, total, what is being done)"""
+Report = Callable[[float, int, str], None]
+"""(done, total, what is being done); what is begun may count by its share."""
 Check = Callable[[], None]
 """Raises where the work should end."""
 
 Item = TypeVar("Item")
 
 
-def silent(done: int, total: int, message: str) -> None:
+def silent(done: float, total: int, message: str) -> None:
     """A report to nobody."""
 
 
@@ -28,9 +28,9 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._work: tuple[int, str] | None = None
-        self._done, self._began = 0, 0.0
+        self._done, self._began = 0.0, 0.0
 
-    def seconds_left(self, done: int, total: int, message: str) -> float | None:
+    def seconds_left(self, done: float, total: int, message: str) -> float | None:
         """Seconds; None as long as nothing was done. Another ``total`` or ``message`` is another piece of work."""
         now = self._clock()
         if self._work != (total, message) or done < self._done:

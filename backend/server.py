@@ -174,9 +174,9 @@ class Server:
         progress, check = self._hooks(id_)
         pace = Pace()
 
-        def report(done: int, total: int, message: str) -> None:
+        def report(done: float, total: int, message: str) -> None:
             left = pace.seconds_left(done, total, message)
-            progress(Progress(None, 1, 1, done, total, done / max(1, total), left, message))
+            progress(Progress(None, 1, 1, int(done), total, done / max(1, total), left, message))
 
         return run_verb(str(params.get("verb") or ""), params.get("values") or {}, report, check)
 

@@ -41,7 +41,7 @@ from .before_after import BeforeAfter
 from .extent_band import ExtentBand
 from .job_form import JobForm
 from .modalities_tab import ModalitiesTab
-from .rows import scrolling
+from .rows import MARGIN, above, scrolling
 from .run_box import RunBox
 from .tools_row import Job, ToolsRow
 
@@ -105,6 +105,7 @@ class GenerateDock(QgsDockWidget):
         layout = QVBoxLayout(whole)
         layout.setContentsMargins(0, 0, 0, 6)
         layout.addWidget(self.tabs, 1)
+        self.backend_box.layout().setContentsMargins(MARGIN, 0, MARGIN, 0)
         layout.addWidget(self.backend_box)
         self.setWidget(whole)
 
@@ -125,11 +126,7 @@ class GenerateDock(QgsDockWidget):
         for widget in (self.form, self._build_preview(inside)):
             layout.addWidget(widget)
         layout.addStretch(1)
-        below = QVBoxLayout(page)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.addWidget(scrolling(inside, page), 1)
-        for widget in (self.cost_label, self.tools, self.run_box):
-            below.addWidget(widget)
+        page.setLayout(above(scrolling(inside, page), self.cost_label, self.tools, self.run_box))
         return page
 
     def _build_preview(self, parent: QWidget) -> QWidget:

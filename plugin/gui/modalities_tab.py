@@ -21,7 +21,7 @@ from ..core.runs import Run
 from ..core.scenes import in_the_way, scene_algorithm, why_not, written_by
 from ..core.translate import tr
 from .extent_band import ExtentBand
-from .rows import scrolling
+from .rows import above, scrolling
 from .run_box import RunBox
 from .scene_form import SceneForm
 from .tools_row import Job, ToolsRow
@@ -61,9 +61,7 @@ class ModalitiesTab(QWidget):
         layout = QVBoxLayout(inside)
         layout.addWidget(self.form)
         layout.addStretch(1)
-        below = QVBoxLayout(self)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.addWidget(scrolling(inside, self), 1)
+        area = scrolling(inside, self)
         self.reason_label = QLabel(self)
         self.reason_label.setWordWrap(True)
         self.reason_label.setAccessibleName(tr("What is missing"))
@@ -73,8 +71,7 @@ class ModalitiesTab(QWidget):
         self.run_box.run_asked.connect(self.translate)
         self.generate_button = self.run_box.add_button(tr("Generate from nothing"))
         self.generate_button.clicked.connect(self.generate)
-        for widget in (self.reason_label, self.tools, self.run_box):
-            below.addWidget(widget)
+        self.setLayout(above(area, self.reason_label, self.tools, self.run_box))
 
     @property
     def runs(self) -> List[Run]:

@@ -7,6 +7,7 @@ from typing import Callable, Dict, List, Optional
 from qgis.core import QgsApplication, QgsTask
 from qgis.gui import QgsOptionsPageWidget, QgsOptionsWidgetFactory
 from qgis.PyQt import sip
+from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon, QShowEvent
 from qgis.PyQt.QtWidgets import (
     QComboBox,
@@ -111,7 +112,9 @@ class OptionsPage(QgsOptionsPageWidget):
         layout = QVBoxLayout(box)
         self.models_list = QListWidget(box)
         self.models_list.setAccessibleName(tr("Models"))
-        self.models_list.setMaximumHeight(120)
+        self.models_list.setMaximumHeight(160)
+        self.models_list.setWordWrap(True)
+        self.models_list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout.addWidget(self.models_list)
         self.models_label = QLabel(box)
         self.models_label.setWordWrap(True)

@@ -7,11 +7,22 @@ from typing import List
 
 from qgis.gui import QgsSpinBox
 from qgis.PyQt.QtCore import QSignalBlocker, Qt, pyqtSignal
-from qgis.PyQt.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QScrollArea, QToolButton, QWidget
+from qgis.PyQt.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...backend.protocol import MAX_SEED, ModelInfo
 from ..core.translate import tr
 from .icons import icon
+
+MARGIN = 9
 
 
 def add_row(layout: QFormLayout, text: str, widget: QWidget, help_text: str) -> QLabel:
@@ -55,6 +66,18 @@ def scrolling(inside: QWidget, parent: QWidget) -> QScrollArea:
     area.setWidget(inside)
     area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
     return area
+
+
+def above(area: QScrollArea, *widgets: QWidget) -> QVBoxLayout:
+    """The layout of a page: an area that takes the room there is, and widgets that stay in sight below it."""
+    layout, below = QVBoxLayout(), QVBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    below.setContentsMargins(MARGIN, 0, MARGIN, 0)
+    layout.addWidget(area, 1)
+    for widget in widgets:
+        below.addWidget(widget)
+    layout.addLayout(below)
+    return layout
 
 
 class SeedRow(QWidget):

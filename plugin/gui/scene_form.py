@@ -68,7 +68,7 @@ class SceneForm(QWidget):
         for name, title in MODALITY_TITLES.items():
             layers = QgsMapLayerComboBox(box)
             layers.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
-            layers.setAllowEmptyLayer(True)
+            layers.setAllowEmptyLayer(True, tr("not known"))
             layers.setLayer(None)
             layers.setMinimumContentsLength(8)
             layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

@@ -166,6 +166,15 @@ def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window
     assert Path(made.source()) == tmp_path / "results" / "nir.tif"
 
 
+def test_the_bar_moves_while_windows_are_made(tab):
+    tab.form.advanced.set_values({"STEPS": 900, **CPU})
+    tab.translate()
+    seen = events_until(lambda: 0 < tab.run_box.bar.value() < 900 and tab.run_box.bar.value())
+    events_until(lambda: tab.run_box.bar.value() > seen and "left" in tab.run_box.label.text())
+    tab.stop(keep=False)
+    assert ended(tab) == "Cancelled."
+
+
 def test_jobs_of_both_tabs_wait_for_each_other(dock, tab):
     dock.tabs.setCurrentIndex(0)
     events_until(lambda: dock.run_box.run_button.isEnabled())
