@@ -22,7 +22,17 @@ from qgis.gui import (
     QgsSpinBox,
 )
 from qgis.PyQt.QtCore import QSignalBlocker, pyqtSignal
-from qgis.PyQt.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGridLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
+from qgis.PyQt.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGridLayout,
+    QGroupBox,
+    QLabel,
+    QLineEdit,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...backend.protocol import DEFAULT_SCENE_MODEL, GENERATE_PAIR, MODALITY_TITLES, SCENE, TRANSLATE, ModelInfo
 from ..core.extents import extent_text, size_text_km
@@ -69,7 +79,7 @@ class SceneForm(QWidget):
             layers = QgsMapLayerComboBox(box)
             layers.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
             layers.setAllowEmptyLayer(True, tr("not known"))
-            layers.setLayer(None)
+            layers.setCurrentIndex(0)  # the empty one; setLayer(None) would show nothing at all
             layers.setMinimumContentsLength(8)
             layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             layers.layerChanged.connect(self._layers_changed)
@@ -249,6 +259,8 @@ class SceneForm(QWidget):
                 self.extent_box.setCurrentExtent(settings.visibleExtent(), settings.destinationCrs())
                 if not kept:
                     self.extent_box.clear()
+                    for edit in self.extent_box.findChildren(QLineEdit):
+                        edit.deselect()
         self._extent_changed()
 
     def _extent_changed(self) -> None:
