@@ -83,21 +83,21 @@ def raise_on_signals() -> Callable[[], None]:
 
 
 @contextmanager
-def counted(unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def counted(unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
     """A report (done, total, message) that moves a progress bar on the terminal; silent where stderr is none."""
     from tqdm import tqdm
 
     with tqdm(total=None, unit=unit, disable=None) as bar:
 
-        def report(done: int, total: int, message: str) -> None:
+        def report(done: float, total: int, message: str) -> None:
             bar.total = total
             bar.set_description(message, refresh=False)
-            bar.update(done - bar.n)
+            bar.update(int(done) - bar.n)
 
         yield report
 
 
-def watched(work: Callable[[Callable[[int, int, str], None], Callable[[], None]], Any]) -> Any:
+def watched(work: Callable[[Callable[[float, int, str], None], Callable[[], None]], Any]) -> Any:
     """What ``work(report, check)`` returns, under a progress bar, stopped by signals."""
     check = raise_on_signals()
     with counted() as report:

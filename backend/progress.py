@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-Report = Callable[[int, int, str], None]
-"""(done, total, what is being done)"""
+Report = Callable[[float, int, str], None]
+"""(done, total, what is being done); what is begun may count by its share."""
 Check = Callable[[], None]
 """Raises where the work should end."""
 
 Item = TypeVar("Item")
 
 
-def silent(done: int, total: int, message: str) -> None:
+def silent(done: float, total: int, message: str) -> None:
     """A report to nobody."""
 
 
 def go_on() -> None:
     """A check that never stops anything."""
+
+
+class Pace:
+    """How long a piece of work will still take, from what was done of it since its first report."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._work: tuple[int, str] | None = None
+        self._done, self._began = 0.0, 0.0
+
+    def seconds_left(self, done: float, total: int, message: str) -> float | None:
+        """Seconds; None as long as nothing was done. Another ``total`` or ``message`` is another piece of work."""
+        now = self._clock()
+        if self._work != (total, message) or done < self._done:
+            self._work, self._done, self._began = (total, message), done, now
+        computed = done - self._done
+        return (now - self._began) * (total - done) / computed if computed else None
 
 
 def watched(items: Sequence[Item], message: str, report: Report, check: Check) -> Iterator[Item]:

@@ -54,6 +54,8 @@ JOB_METHODS = ("generate", "resume", "run")
 
 DEFAULT_MODEL = "metaearth-lite"
 DEFAULT_SCENE_MODEL = "metaearth-mm-lite"
+CASCADE, SCENE = "cascade", "scene"
+"""Kinds of models: those that make rasters finer, and MetaEarth-MM's, which know modalities."""
 MODALITIES = ("rgb", "nir", "sar", "pan", "osm")
 """MetaEarth-MM's; more can be described in a file."""
 MAX_SEED = 2147483647
@@ -614,7 +616,10 @@ class Job:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a client shows of a model bundle."""
+    """What a client shows of a model bundle.
+
+    ``kind`` is `CASCADE` or `SCENE`; ``modalities``: what a scene model was trained on. Old messages have neither.
+    """
 
     id: str
     title: str
@@ -622,6 +627,8 @@ class ModelInfo:
     has_weights: bool
     ground_resolution_m: List[float]
     licence: str
+    kind: str = CASCADE
+    modalities: List[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -883,6 +890,10 @@ OWNER_FILE = "owner.json"
 """In a job's folder: host and pid of the process that works on it, or did last."""
 
 
+JOB_FOLDER = ".metaearth-job"
+"""How the name of a job's folder ends, unless the user has named it."""
+
+
 def unfinished_folder() -> Path:
     """Where the backend notes which jobs it works on: one small file a job, gone when the job is."""
     return data_home() / "unfinished"
@@ -890,4 +901,4 @@ def unfinished_folder() -> Path:
 
 def default_job_folder(output: str) -> str:
     """Where a job's unfinished work lies unless the user names a place: beside its last result."""
-    return output + ".metaearth-job"
+    return output + JOB_FOLDER

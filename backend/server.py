@@ -22,8 +22,9 @@ from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.models.bundle import list_bundles
+from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
+from backend.progress import Pace
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 from backend.verbs import run_verb
 
@@ -171,9 +172,11 @@ class Server:
 
     def _run(self, id_: Any, params: dict[str, Any]) -> dict[str, Any]:
         progress, check = self._hooks(id_)
+        pace = Pace()
 
-        def report(done: int, total: int, message: str) -> None:
-            progress(Progress(None, 1, 1, done, total, done / max(1, total), None, message))
+        def report(done: float, total: int, message: str) -> None:
+            left = pace.seconds_left(done, total, message)
+            progress(Progress(None, 1, 1, int(done), total, done / max(1, total), left, message))
 
         return run_verb(str(params.get("verb") or ""), params.get("values") or {}, report, check)
 
@@ -240,6 +243,8 @@ def known_models() -> protocol.Models:
                 b.has_weights,
                 list(b.config.ground_resolution_m),
                 b.config.licence,
+                b.kind,
+                list(b.config.trained) if isinstance(b.config, SceneModelConfig) else [],
             )
             for b in list_bundles()
         ]

@@ -118,7 +118,7 @@ class MetaEarthPlugin(QObject):
     def compare(self, wanted: bool) -> None:
         """Show the source left of the pointer, or stop doing so."""
         canvas = self.iface.mapCanvas()
-        source = self.dock.form.layer() if self.dock else self.iface.activeLayer()
+        source = self.dock.source() if self.dock else self.iface.activeLayer()
         if not wanted or not isinstance(source, QgsRasterLayer):
             if self.swipe_tool:
                 canvas.unsetMapTool(self.swipe_tool)

@@ -124,3 +124,15 @@ def events_until(condition, seconds: float = 60):
         return condition()
 
     return wait_for(look, seconds)
+
+
+def show(window, path: str, name: str = "scene"):
+    """A layer of a raster, in the project and on the map of ``window``."""
+    from qgis.core import QgsProject, QgsRasterLayer
+
+    layer = QgsRasterLayer(path, name)
+    QgsProject.instance().addMapLayer(layer)
+    window.canvas.setDestinationCrs(layer.crs())
+    window.canvas.setLayers([layer])
+    window.canvas.setExtent(layer.extent())
+    return layer

@@ -20,12 +20,10 @@ from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
 from backend.models.scene_config import SceneNetworkConfig
 from backend.models.scene_network import SceneNetwork
-from backend.protocol import data_home
+from backend.protocol import CASCADE, SCENE, data_home
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "resources" / "models"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-SCENE = "scene"
-"""The ``kind`` of MetaEarth-MM's bundles; a cascade's have none."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,7 @@ class SceneModelConfig:
     untrained: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     kind: str = SCENE
+    """Written into the file, by which it is told from a cascade's, which has none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -128,6 +127,11 @@ class SceneModelConfig:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The modalities that it saw imagery of."""
+        return tuple(name for name in self.network.modalities if name not in self.untrained)
+
     def saw_together(self, one: str, other: str) -> bool:
         """Whether it was trained on places in both modalities."""
         return (one, other) in self.pairs or (other, one) in self.pairs
@@ -152,6 +156,11 @@ class Bundle(Generic[Config]):
     def weights(self) -> Path:
         """Where the weights are, if there are any."""
         return self.folder / WEIGHTS
+
+    @property
+    def kind(self) -> str:
+        """What kind of model it is, as the protocol calls it."""
+        return SCENE if isinstance(self.config, SceneModelConfig) else CASCADE
 
     @property
     def has_weights(self) -> bool:

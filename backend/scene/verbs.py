@@ -131,10 +131,10 @@ def wanted_modalities(given: Values) -> tuple[str, ...]:
 
 
 def run_plan(plan: Any, report: Report, check: Check) -> JobResult:
-    """Carry a plan out; windows are what is counted."""
+    """Carry a plan out; windows are what is counted, those that are being made by their share."""
 
     def advanced(progress: Progress) -> None:
-        report(progress.windows_done, progress.windows, progress.message)
+        report(progress.fraction * progress.windows, progress.windows, progress.message)
 
     return JobRun(plan, advanced, check).run()
 
@@ -151,4 +151,4 @@ def told(plan: ScenePlan, result: JobResult, wanted: SceneRequest) -> Values:
     paths = [str(layer["path"]) for layer in layers]
     text = [*(f"Written: {path}" for path in paths), f"synthetic imagery by {plan.model}, seed {wanted.seed}"]
     return {"output": wanted.output, "results": "\n".join(paths), "layers": layers, "text": "\n".join(text),
-            "evaluations": result.evaluations, "warnings": [*plan.warnings, *result.warnings]}
+            "evaluations": result.evaluations, "warnings": list(dict.fromkeys([*plan.warnings, *result.warnings]))}

@@ -52,7 +52,7 @@ def fly(world: World, sights: list[Sight], folder: Path, report: Report, check: 
     """
     blocks = 0
 
-    def making(done: int, total: int, message: str) -> None:
+    def making(done: float, total: int, message: str) -> None:
         nonlocal blocks
         blocks = total
         report(done, total + len(sights), message)

@@ -11,6 +11,7 @@ from qgis.core import QgsProcessingFeedback
 from qgis.PyQt.QtCore import pyqtSignal
 
 from ...backend.protocol import (
+    JOB_FOLDER,
     OWNER_FILE,
     PLAN_FILE,
     Job,
@@ -93,8 +94,17 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
     def show(progress: Progress) -> None:
         feedback.setProgress(100.0 * progress.fraction)
         feedback.setProgressText(tr("{}: {} of {}").format(progress.message, progress.windows_done, progress.windows))
+        if isinstance(feedback, JobFeedback):
+            feedback.advanced.emit(progress)
 
-    told = session_client().request("run", {"verb": verb.name, "values": values}, show, feedback.isCanceled)
+    params = {"verb": verb.name, "values": values}
+    try:
+        told = session_client().request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
+    except BackendCancelled as error:
+        if error.killed and values.get("output") and not values.get("job_dir") and not _keep(feedback):
+            for folder in Path(values["output"]).glob(f"**/*{JOB_FOLDER}"):
+                _remove_left(folder, error.killed)
+        raise
     for warning in told.get("warnings", []):
         feedback.pushWarning(warning)
     feedback.pushInfo(told["text"])

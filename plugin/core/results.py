@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from osgeo import gdal
 from qgis.core import (
@@ -17,7 +17,7 @@ from qgis.core import (
 )
 from qgis.PyQt import sip
 
-from ...backend.protocol import JobResult
+from ...backend.protocol import MODALITY_TITLES, JobResult
 from .styles import apply_style
 from .target import SCALE
 from .translate import tr
@@ -38,7 +38,14 @@ def layer_name(source: str, resolution_m: float, model: str, seed: int) -> str:
 
 
 def layer_names(source: str, result: JobResult) -> List[str]:
-    """The names of every stage's layer, first stage first, then those of mean and standard deviation, if any."""
+    """The names of every stage's layer, first stage first, then those of mean and standard deviation, if any.
+
+    Those of a scene's modalities, if the job made these.
+    """
+    modalities = [metaearth_tags(path).get("modality") for path in result.outputs]
+    if all(modalities):
+        return [tr("{} – {}, {}, seed {} (synthetic)").format(
+            source, tr(MODALITY_TITLES.get(name, name)), result.model, result.seed) for name in modalities]
     names = [layer_name(source, resolution, result.model, result.seed) for resolution in stage_resolutions(result)]
     kinds = (tr("mean of samples"), tr("standard deviation of samples"))
     return [*names, *(f"{names[-1]}, {kind}" for kind, _ in zip(kinds, result.statistics))]
@@ -93,8 +100,12 @@ def dresser(renderer: Optional[QgsRasterRenderer] = None) -> LayerDresser:
 _alive: List[LayerDresser] = []
 
 
-def add_results(context: QgsProcessingContext, group_name: str, last_only: bool) -> List[QgsRasterLayer]:
-    """The layers that a run left to be loaded, in a group at the top of the project, the finest on top."""
+def add_results(context: QgsProcessingContext, group_name: str, last_only: bool = False,
+                order: Sequence[str] = ()) -> List[QgsRasterLayer]:
+    """The layers that a run left to be loaded, in a group at the top of the project, the last of them on top.
+
+    That is the finest; of equally fine ones, the file that comes first in ``order``.
+    """
     found = []
     project = context.project()
     for path, details in context.layersToLoadOnCompletion().items():
@@ -102,7 +113,8 @@ def add_results(context: QgsProcessingContext, group_name: str, last_only: bool)
         if layer.isValid():
             details.postProcessor().postProcessLayer(layer, context, context.feedback())
             found.append(layer)
-    found.sort(key=lambda layer: layer.rasterUnitsPerPixelX(), reverse=True)
+    places = {path: number for number, path in enumerate(order)}
+    found.sort(key=lambda layer: (-layer.rasterUnitsPerPixelX(), -places.get(layer.source(), 0)))
     if last_only:
         found = [layer for layer in found if layer.rasterUnitsPerPixelX() == found[-1].rasterUnitsPerPixelX()]
     root = project.layerTreeRoot()

@@ -1,4 +1,4 @@
-"""The panel "Generate higher resolution": a front end of the algorithm of that name."""
+"""The panel: a front end of the algorithm "Generate higher resolution", and beside it the tab of the modalities."""
 
 from __future__ import annotations
 
@@ -10,35 +10,21 @@ from qgis.core import (
     QgsApplication,
     QgsCoordinateTransform,
     QgsCsException,
-    QgsGeometry,
     QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
-    QgsWkbTypes,
 )
-from qgis.gui import QgsCollapsibleGroupBox, QgsDockWidget, QgsMapCanvas, QgsMessageBar, QgsRubberBand
+from qgis.gui import QgsCollapsibleGroupBox, QgsDockWidget, QgsMapCanvas, QgsMessageBar
 from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
-from qgis.PyQt.QtGui import QColor, QHideEvent, QShowEvent
-from qgis.PyQt.QtWidgets import (
-    QAction,
-    QDialog,
-    QHBoxLayout,
-    QLabel,
-    QMenu,
-    QPushButton,
-    QScrollArea,
-    QTextBrowser,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qgis.PyQt.QtGui import QHideEvent, QShowEvent
+from qgis.PyQt.QtWidgets import QAction, QDialog, QLabel, QPushButton, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
 
 from ...backend.protocol import JobSummary, Progress
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
 from ..core.cost import REFUSED, WARNING, cost_of
-from ..core.history import add_to_history, python_command, terminal_command
+from ..core.history import add_to_history
 from ..core.layers import in_units_of, own_pixel_size
 from ..core.live import LiveLayer
 from ..core.models import card_of
@@ -52,9 +38,12 @@ from ..core.target import sizes_through
 from ..core.translate import tr
 from .backend_box import BackendBox
 from .before_after import BeforeAfter
-from .icons import icon
+from .extent_band import ExtentBand
 from .job_form import JobForm
+from .modalities_tab import ModalitiesTab
+from .rows import MARGIN, above, scrolling
 from .run_box import RunBox
+from .tools_row import Job, ToolsRow
 
 STATE = "dock"
 PREVIEW_PAUSE_MS = 500
@@ -71,14 +60,12 @@ class GenerateDock(QgsDockWidget):
     left_unfinished = pyqtSignal()
 
     def __init__(self, window: QWidget, canvas: QgsMapCanvas, messages: QgsMessageBar) -> None:
-        super().__init__(tr("Generate higher resolution"), window)
+        super().__init__("MetaEarth", window)
         self.setObjectName("MetaEarthGenerate")
         self.canvas, self.messages = canvas, messages
-        self.runs: List[Run] = []
         self._algorithm = algorithm()
         self._preview: Optional[Preview] = None
         self._last: Optional[Dict[str, Any]] = None
-        self._current: Optional[Run] = None
         self._planner = Planner(self)
         self._planner.planned.connect(self._planned)
         self._planner.refused.connect(self._refused)
@@ -86,48 +73,61 @@ class GenerateDock(QgsDockWidget):
         self._preview_timer.setSingleShot(True)
         self._preview_timer.timeout.connect(self.make_preview)
         self._build()
-        self._band = QgsRubberBand(self.canvas, QgsWkbTypes.GeometryType.PolygonGeometry)
-        self._band.setStrokeColor(QColor(230, 90, 0))
-        self._band.setFillColor(QColor(230, 90, 0, 30))
-        self._band.setWidth(2)
+        self._band = ExtentBand(self.canvas)
         self.form.show_values(json.loads(settings.read(STATE, "{}")))
         client = session_client()
         client.state_changed.connect(self._backend_changed)
         client.logged.connect(self.backend_box.add_line)
         self._backend_changed(client.state)
 
+    @property
+    def runs(self) -> List[Run]:
+        """The jobs of the first tab that run or wait."""
+        return self.run_box.runs
+
     def _build(self) -> None:
-        inside = QWidget()
+        self.backend_box = BackendBox(self)
+        self.tabs = QTabWidget(self)
+        self.tabs.setDocumentMode(True)
+        self.modalities = ModalitiesTab(self.canvas, self.tabs)
+        self.modalities.results_added.connect(self.results_added)
+        self.modalities.left_unfinished.connect(self.left_unfinished)
+        self.modalities.failed.connect(self._warn)
+        self.modalities.said.connect(self.backend_box.add_line)
+        self.modalities.card_wanted.connect(self.show_card)
+        self._page = self._build_page()
+        self.tabs.addTab(self._page, tr("Higher resolution"))
+        self.tabs.setTabToolTip(0, tr("Make a raster finer"))
+        self.tabs.addTab(self.modalities, tr("Modalities"))
+        self.tabs.setTabToolTip(1, tr("Translate a scene between RGB, near infrared, SAR, panchromatic and map"))
+        self.tabs.currentChanged.connect(self.refresh)
+        whole = QWidget(self)
+        layout = QVBoxLayout(whole)
+        layout.setContentsMargins(0, 0, 0, 6)
+        layout.addWidget(self.tabs, 1)
+        self.backend_box.layout().setContentsMargins(MARGIN, 0, MARGIN, 0)
+        layout.addWidget(self.backend_box)
+        self.setWidget(whole)
+
+    def _build_page(self) -> QWidget:
+        page, inside = QWidget(self.tabs), QWidget()
         layout = QVBoxLayout(inside)
         self.form = JobForm(self._algorithm, self.canvas, inside)
         self.form.changed.connect(self.refresh)
         self.form.card_wanted.connect(self.show_card)
-        self.cost_label = QLabel(self)
+        self.cost_label = QLabel(page)
         self.cost_label.setWordWrap(True)
         self.cost_label.setAccessibleName(tr("Cost"))
         self.cost_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.run_box = RunBox(self)
+        self.run_box = RunBox(page, tr("Run"))
         self.run_box.run_asked.connect(self.run)
-        self.run_box.stop_asked.connect(self.stop)
-        self.backend_box = BackendBox(self)
+        self.tools = ToolsRow(self._job, page)
+        self.copy_python, self.copy_terminal = self.tools.python_action, self.tools.terminal_action
         for widget in (self.form, self._build_preview(inside)):
             layout.addWidget(widget)
         layout.addStretch(1)
-        area = QScrollArea(self)
-        area.setWidgetResizable(True)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(inside)
-        area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
-        whole = QWidget(self)
-        below = QVBoxLayout(whole)
-        below.setContentsMargins(0, 0, 0, 6)
-        below.addWidget(area, 1)
-        below.addWidget(self.cost_label)
-        below.addLayout(self._build_tools(whole))
-        below.addWidget(self.run_box)
-        below.addWidget(self.backend_box)
-        self.setWidget(whole)
+        page.setLayout(above(scrolling(inside, page), self.cost_label, self.tools, self.run_box))
+        return page
 
     def _build_preview(self, parent: QWidget) -> QWidget:
         box = QgsCollapsibleGroupBox(tr("Preview at the middle of the map"), parent)
@@ -140,35 +140,20 @@ class GenerateDock(QgsDockWidget):
         layout.addWidget(self.preview_button)
         return box
 
-    def _build_tools(self, parent: QWidget) -> QHBoxLayout:
-        self._tools = QHBoxLayout()
-        copy = QToolButton(parent)
-        copy.setText(tr("Copy as"))
-        copy.setIcon(icon("mActionEditCopy.svg"))
-        copy.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        copy.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        copy.setToolTip(tr("Copy this job, or the last run, as a command."))
-        menu = QMenu(copy)
-        self.copy_python = menu.addAction(tr("Python command"))
-        self.copy_python.triggered.connect(partial(self._copy, python_command))
-        self.copy_terminal = menu.addAction(tr("qgis_process command"))
-        self.copy_terminal.triggered.connect(partial(self._copy, terminal_command))
-        copy.setMenu(menu)
-        self._tools.addWidget(copy)
-        self._tools.addStretch(1)
-        return self._tools
-
     def add_tool(self, action: QAction) -> None:
         """A button for an action that concerns results."""
-        button = QToolButton(self)
-        button.setDefaultAction(action)
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._tools.addWidget(button)
+        self.tools.add(action)
+        self.modalities.tools.add(action)
 
     def show_layer(self, layer: Optional[QgsRasterLayer]) -> None:
-        """Choose the source."""
+        """Choose the source, and what is known of a scene."""
         if isinstance(layer, QgsRasterLayer):
             self.form.layer_box.setLayer(layer)
+            self.modalities.form.show_layer(layer)
+
+    def source(self) -> Optional[QgsRasterLayer]:
+        """The layer that results of the tab in front are made of."""
+        return self.form.layer() if self._page.isVisible() else self.modalities.form.lead()
 
     def parameters(self) -> Dict[str, Any]:
         """The algorithm's parameters without OUTPUT."""
@@ -179,7 +164,7 @@ class GenerateDock(QgsDockWidget):
     def refresh(self) -> None:
         """Show the extent, and work the cost out anew; a preview of other parameters is made anew too."""
         self._show_extent()
-        if self.isVisible() and self.form.layer():
+        if self._page.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
             self._planner.plan({**self.parameters(), "OUTPUT": self.form.output_path()})
             if self._preview and not self.runs and self._preview.differs_from(self.parameters()):
@@ -212,11 +197,11 @@ class GenerateDock(QgsDockWidget):
 
     def _show_extent(self) -> None:
         """The extent on the map."""
-        self._band.reset(QgsWkbTypes.GeometryType.PolygonGeometry)
-        layer, extent = self.form.layer(), self.form.extent()
-        if layer and extent and self.isVisible():
-            geometry = QgsGeometry.fromRect(extent).densifyByCount(10)
-            self._band.setToGeometry(geometry, layer.crs())
+        layer = self.form.layer()
+        if layer and self._page.isVisible():
+            self._band.show(self.form.extent(), layer.crs())
+        else:
+            self._band.clear()
 
     # Preview
 
@@ -279,28 +264,21 @@ class GenerateDock(QgsDockWidget):
         run = Run(made, parameters)
         run.live, run.writes = live, writes
         run.feedback.said.connect(self.backend_box.add_line)
-        run.feedback.advanced.connect(partial(self._advanced, run))
+        run.feedback.advanced.connect(partial(self._show_live, run))
+        self.run_box.follow(run)
         run.finished.connect(partial(self._finished, run, name, self.form.last_only(), self.form.layer()))
         run.failed.connect(self._failed)
-        run.cancelled.connect(self._cancelled)
-        run.ended.connect(partial(self._forget, run))
-        self.runs.append(run)
-        if len(self.runs) == 1:
-            self.run_box.show_started()
+        run.cancelled.connect(self.left_unfinished)
+        run.ended.connect(partial(self._ended, run))
         run.start()
 
     def stop(self, keep: bool) -> None:
         """Cancel the job that runs."""
-        if self.runs:
-            self.run_box.show_stopping()
-            (self._current if self._current in self.runs else self.runs[0]).stop(keep)
+        self.run_box.stop(keep)
 
-    def _advanced(self, run: Run, progress: Progress) -> None:
-        if run not in self.runs or run.feedback.isCanceled():
-            return
-        self._current = run
-        self.run_box.show_progress(progress)
-        run.live.show(progress.mosaic)
+    def _show_live(self, run: Run, progress: Progress) -> None:
+        if run in self.runs and not run.feedback.isCanceled():
+            run.live.show(progress.mosaic)
 
     def _finished(self, run: Run, name: str, last_only: bool, source: Optional[QgsRasterLayer],
                   results: Dict[str, Any]) -> None:
@@ -313,26 +291,21 @@ class GenerateDock(QgsDockWidget):
         self.results_added.emit(layers, source)
 
     def _failed(self, sentence: str) -> None:
-        self.run_box.show_idle(sentence)
         self.left_unfinished.emit()
+        self._warn(sentence)
+
+    def _warn(self, sentence: str) -> None:
         self.messages.pushCritical("MetaEarth", sentence.splitlines()[0])
 
-    def _cancelled(self) -> None:
-        self.run_box.show_idle(tr("Cancelled."))
-        self.left_unfinished.emit()
-
-    def _forget(self, run: Run) -> None:
-        self.runs.remove(run)
+    def _ended(self, run: Run) -> None:
         run.live.remove()
-        if self.runs:
-            self.run_box.show_started()
         self.refresh()
 
-    def _copy(self, as_text: Any) -> None:
+    def _job(self) -> Job:
+        """What is copied: the last run, else what the form says."""
         if not self._last and not self.form.layer():
-            return
-        parameters = self._last or {**self.parameters(), "OUTPUT": self.form.output_path()}
-        QgsApplication.clipboard().setText(as_text(self._algorithm, parameters))
+            return None
+        return self._algorithm, self._last or {**self.parameters(), "OUTPUT": self.form.output_path()}
 
     # The rest
 
@@ -351,6 +324,7 @@ class GenerateDock(QgsDockWidget):
         self.backend_box.show_state(state)
         if state.handshake:
             self.form.show_models(state.handshake.models)
+            self.modalities.show_models(state.handshake.models)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Work the cost out."""
@@ -366,6 +340,7 @@ class GenerateDock(QgsDockWidget):
         """Keep what the form shows for the next session."""
         values = {k: v for k, v in self.form.own_parameters().items() if k not in ("INPUT", "EXTENT", "BANDS")}
         settings.write(STATE, json.dumps(values))
+        self.modalities.save_state()
 
     def close_for_good(self) -> None:
         """Stop previews and runs (what is finished stays) and take everything off the map."""
@@ -375,4 +350,5 @@ class GenerateDock(QgsDockWidget):
         for run in self.runs:
             run.abandon(keep=True)
             run.live.remove()
-        self.canvas.scene().removeItem(self._band)
+        self.modalities.close_for_good()
+        self._band.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from typing import Any, Collection, Dict, List, Optional
 
 from qgis.core import (
@@ -31,22 +30,20 @@ from qgis.PyQt.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from ...backend.protocol import DEFAULT_MODEL, JOB_FIELDS, MAX_SEED, ModelInfo
+from ...backend.protocol import CASCADE, DEFAULT_MODEL, JOB_FIELDS, ModelInfo
 from ..core.extents import extent_text, size_text_km
 from ..core.layers import ground_pixel_size_m, own_pixel_size
 from ..core.output_names import first_writable, suggested_output
 from ..core.settings import from_options
 from ..core.target import MAX_STAGES, as_chain, sizes_to, stage_sizes, stages_to
 from ..core.translate import tr
-from .icons import icon
 from .parameter_form import ParameterForm
+from .rows import ModelRow, SeedRow, add_row, side_by_side
 
 ADVANCED = [field.parameter for field in JOB_FIELDS if field.advanced]
 SNAPSHOT_FIELD = "SOURCE_RESOLUTION"
@@ -77,13 +74,13 @@ class JobForm(QWidget):
         self.layer_box = QgsMapLayerComboBox(self)
         self.layer_box.setFilters(QgsMapLayerProxyModel.Filter.RasterLayer)
         self.layer_box.layerChanged.connect(self._layer_changed)
-        self._row(layout, tr("Source layer"), self.layer_box, tr("The raster to make finer."))
+        add_row(layout, tr("Source layer"), self.layer_box, tr("The raster to make finer."))
         self.extent_box = QgsExtentWidget(self, QgsExtentWidget.WidgetStyle.CondensedStyle)
         self.extent_box.setNullValueAllowed(True, tr("Whole layer"))
         self.extent_box.setMapCanvas(self.canvas)
         self.extent_box.extentChanged.connect(self._extent_changed)
-        self._row(layout, tr("Extent"), self.extent_box,
-                  tr("The part to make finer: typed, from a layer or the map, or drawn. Empty: the whole layer."))
+        add_row(layout, tr("Extent"), self.extent_box,
+                tr("The part to make finer: typed, from a layer or the map, or drawn. Empty: the whole layer."))
         self.extent_label = QLabel(self)
         self.extent_label.setWordWrap(True)
         layout.addRow("", self.extent_label)
@@ -101,36 +98,25 @@ class JobForm(QWidget):
         self.stages_box.setShowClearButton(False)
         self.stages_box.valueChanged.connect(self._stages_typed)
         self.stages_box.setAccessibleName(tr("Stages"))
-        row = self._side_by_side(self.resolution_box, QLabel(tr("or stages"), self), self.stages_box)
-        self._row(layout, tr("Target"), row, tr("How fine the result is to be. Every stage divides the pixel size by "
-                                                "four."))
+        row = side_by_side(self, self.resolution_box, QLabel(tr("or stages"), self), self.stages_box)
+        add_row(layout, tr("Target"), row, tr("How fine the result is to be. Every stage divides the pixel size by "
+                                              "four."))
         self.resolution_box.setAccessibleName(tr("Target resolution"))
         self.chain_label = QLabel(self)
         layout.addRow("", self.chain_label)
 
     def _build_model(self, layout: QFormLayout) -> None:
-        self.model_box = QComboBox(self)
-        self.model_box.addItem(DEFAULT_MODEL, DEFAULT_MODEL)
-        self.model_box.currentIndexChanged.connect(self._emit)
-        card = self._button("mActionHelpContents.svg", tr("Show the model's card"))
-        card.clicked.connect(lambda: self.card_wanted.emit(self.model()))
-        self._row(layout, tr("Model"), self._side_by_side(self.model_box, card),
-                  tr("The network that invents the detail."))
-        self.model_box.setAccessibleName(tr("Model"))
+        self.model_row = ModelRow(CASCADE, DEFAULT_MODEL, self)
+        self.model_row.changed.connect(self._emit)
+        self.model_row.card_wanted.connect(self.card_wanted)
+        add_row(layout, tr("Model"), self.model_row, tr("The network that invents the detail."))
 
     def _build_seed(self, layout: QFormLayout) -> None:
-        self.seed_box = QgsSpinBox(self)
-        self.seed_box.setRange(0, MAX_SEED)
-        self.seed_box.setShowClearButton(False)
-        self.seed_box.valueChanged.connect(self._emit)
-        dice = self._button("mActionRefresh.svg", tr("Another seed"))
-        dice.clicked.connect(self.roll)
-        self.lock_button = self._button("locked.svg", tr("Keep this seed for the next run"))
-        self.lock_button.setCheckable(True)
-        self.lock_button.setChecked(True)
-        self._row(layout, tr("Seed"), self._side_by_side(self.seed_box, dice, self.lock_button),
-                  tr("The same seed gives the same pixels; another seed, another plausible detail."))
-        self.seed_box.setAccessibleName(tr("Seed"))
+        self.seed_row = SeedRow(self)
+        self.seed_row.changed.connect(self._emit)
+        self.seed_box, self.roll, self.next_seed = self.seed_row.box, self.seed_row.roll, self.seed_row.next
+        add_row(layout, tr("Seed"), self.seed_row,
+                tr("The same seed gives the same pixels; another seed, another plausible detail."))
 
     def _build_advanced(self, layout: QFormLayout, algorithm: QgsProcessingAlgorithm) -> None:
         self.advanced_box = QgsCollapsibleGroupBox(tr("Advanced"), self)
@@ -141,7 +127,7 @@ class JobForm(QWidget):
         self.bands_box.setToolTip(tr("One band, or three for red, green and blue."))
         self.bands_box.checkedItemsChanged.connect(self._emit)
         bands = QFormLayout()
-        self._row(bands, tr("Bands"), self.bands_box, self.bands_box.toolTip())
+        add_row(bands, tr("Bands"), self.bands_box, self.bands_box.toolTip())
         inside.addLayout(bands)
         self.advanced = ParameterForm(algorithm, ADVANCED, self.canvas, self.advanced_box)
         self.advanced.changed.connect(self._emit)
@@ -158,15 +144,15 @@ class JobForm(QWidget):
         self.temporary_box.setToolTip(tr("A file that is deleted when QGIS is closed."))
         self.temporary_box.toggled.connect(self.output_box.setDisabled)
         self.temporary_box.toggled.connect(self._emit)
-        self._row(layout, tr("Result"), self.output_box,
-                  tr("GeoTIFF of the last stage; earlier stages go beside it. Empty: a new name beside the project or "
-                     "the source."))
+        add_row(layout, tr("Result"), self.output_box,
+                tr("GeoTIFF of the last stage; earlier stages go beside it. Empty: a new name beside the project or "
+                   "the source."))
         self.output_box.lineEdit().setPlaceholderText(tr("beside the project or the source"))
         self.load_box = QComboBox(self)
         self.load_box.addItem(tr("all stages"), False)
         self.load_box.addItem(tr("the last stage"), True)
-        self._row(layout, tr("Load"), self._side_by_side(self.load_box, self.temporary_box),
-                  tr("Which results become layers."))
+        add_row(layout, tr("Load"), side_by_side(self, self.load_box, self.temporary_box),
+                tr("Which results become layers."))
         self.load_box.setAccessibleName(tr("Load"))
 
     def layer(self) -> Optional[QgsRasterLayer]:
@@ -175,7 +161,7 @@ class JobForm(QWidget):
 
     def model(self) -> str:
         """The model's id."""
-        return self.model_box.currentData()
+        return self.model_row.model()
 
     def extent(self) -> Optional[QgsRectangle]:
         """The extent in the layer's CRS; None for the whole layer."""
@@ -224,36 +210,15 @@ class JobForm(QWidget):
         """Stages that reach the target."""
         return self.stages_box.value()
 
-    def roll(self) -> None:
-        """Take another seed."""
-        self.seed_box.setValue(random.randrange(MAX_SEED))  # nosec B311 - no secret
-
-    def next_seed(self) -> None:
-        """After a run: another seed, unless this one is locked."""
-        if not self.lock_button.isChecked():
-            self.roll()
-
     def show_models(self, models: List[ModelInfo]) -> None:
-        """Offer the models that have weights; the chosen one stays chosen."""
-        chosen = self.model()
-        with QSignalBlocker(self.model_box):
-            self.model_box.clear()
-            for model in models:
-                if model.has_weights:
-                    self.model_box.addItem(model.title, model.id)
-                    self.model_box.setItemData(self.model_box.count() - 1, tr("{}, {:g} to {:g} m/px, {}").format(
-                        model.id, *model.ground_resolution_m, model.licence), 3)
-            index = self.model_box.findData(chosen)
-            self.model_box.setCurrentIndex(max(index, 0))
-        if self.model() != chosen:
-            self._emit()
+        """Offer the models that make rasters finer."""
+        self.model_row.show_models(models)
 
     def show_values(self, values: Dict[str, Any]) -> None:
         """Show the parameters of another session; the layer and the extent are of this one."""
         self.seed_box.setValue(int(values.get("SEED", self.seed_box.value())))
-        if values.get("MODEL") and self.model_box.findData(values["MODEL"]) < 0:
-            self.model_box.addItem(values["MODEL"], values["MODEL"])
-        self.model_box.setCurrentIndex(max(0, self.model_box.findData(values.get("MODEL", self.model()))))
+        if values.get("MODEL"):
+            self.model_row.choose(values["MODEL"])
         self.advanced.set_values(values)
         self._wants_stages = "RESOLUTION" not in values
         with QSignalBlocker(self.resolution_box), QSignalBlocker(self.stages_box):
@@ -330,28 +295,3 @@ class JobForm(QWidget):
     def _emit(self) -> None:
         self._show_target()
         self.changed.emit()
-
-    def _row(self, layout: QFormLayout, text: str, widget: QWidget, help_text: str) -> None:
-        label = QLabel(text, self)
-        label.setBuddy(widget)
-        label.setToolTip(help_text)
-        widget.setToolTip(help_text)
-        widget.setAccessibleName(text)
-        layout.addRow(label, widget)
-
-    def _side_by_side(self, *widgets: QWidget) -> QWidget:
-        row = QWidget(self)
-        layout = QHBoxLayout(row)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for number, widget in enumerate(widgets):
-            layout.addWidget(widget, 1 if number == 0 else 0)
-        row.setFocusProxy(widgets[0])
-        return row
-
-    def _button(self, name: str, text: str) -> QToolButton:
-        button = QToolButton(self)
-        button.setIcon(icon(name))
-        button.setToolTip(text)
-        button.setAccessibleName(text)
-        button.setAutoRaise(True)
-        return button

@@ -7,6 +7,7 @@ from typing import Callable, Dict, List, Optional
 from qgis.core import QgsApplication, QgsTask
 from qgis.gui import QgsOptionsPageWidget, QgsOptionsWidgetFactory
 from qgis.PyQt import sip
+from qgis.PyQt.QtCore import Qt
 from qgis.PyQt.QtGui import QIcon, QShowEvent
 from qgis.PyQt.QtWidgets import (
     QComboBox,
@@ -25,7 +26,7 @@ from qgis.PyQt.QtWidgets import (
     QWidget,
 )
 
-from ...backend.protocol import FIELDS, ClusterInfo, ModelInfo, Models, data_home
+from ...backend.protocol import FIELDS, SCENE, ClusterInfo, ModelInfo, Models, data_home
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import size_text
@@ -111,7 +112,9 @@ class OptionsPage(QgsOptionsPageWidget):
         layout = QVBoxLayout(box)
         self.models_list = QListWidget(box)
         self.models_list.setAccessibleName(tr("Models"))
-        self.models_list.setMaximumHeight(120)
+        self.models_list.setMaximumHeight(160)
+        self.models_list.setWordWrap(True)
+        self.models_list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout.addWidget(self.models_list)
         self.models_label = QLabel(box)
         self.models_label.setWordWrap(True)
@@ -179,8 +182,9 @@ class OptionsPage(QgsOptionsPageWidget):
         self.models_list.clear()
         for model in models:
             weights = "" if model.has_weights else tr(", no weights")
-            item = QListWidgetItem(tr("{} ({:g} to {:g} m/px, {}{})").format(
-                model.id, *model.ground_resolution_m, model.licence, weights), self.models_list)
+            kind = tr("modalities") if model.kind == SCENE else tr("higher resolution")
+            item = QListWidgetItem(tr("{}: {} ({:g} to {:g} m/px, {}{})").format(
+                model.id, kind, *model.ground_resolution_m, model.licence, weights), self.models_list)
             item.setData(256, model.id)
             item.setToolTip(model.folder)
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from functools import partial
+from typing import List, Optional
 
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from ...backend.protocol import Progress
 from ..core.cost import duration
+from ..core.runs import Run
 from ..core.translate import tr
 
 
 class RunBox(QWidget):
-    """Buttons and a progress bar; ``stop_asked`` says whether what is finished is to be kept."""
+    """Buttons and a progress bar; ``runs`` are those that `follow` was asked to show and that have not ended."""
 
     run_asked = pyqtSignal()
-    stop_asked = pyqtSignal(bool)
 
-    def __init__(self, parent: QWidget) -> None:
+    def __init__(self, parent: QWidget, run_text: str) -> None:
         super().__init__(parent)
+        self.runs: List[Run] = []
+        self._current: Optional[Run] = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.bar = QProgressBar(self)
@@ -27,7 +30,7 @@ class RunBox(QWidget):
         self.bar.setAccessibleName(tr("Progress"))
         self.label = QLabel(self)
         self.label.setWordWrap(True)
-        self.run_button = QPushButton(tr("Run"), self)
+        self.run_button = QPushButton(run_text, self)
         self.run_button.setDefault(True)
         self.run_button.clicked.connect(self.run_asked)
         self.cancel_button = QToolButton(self)
@@ -35,17 +38,42 @@ class RunBox(QWidget):
         self.cancel_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         menu = QMenu(self.cancel_button)
         self.keep_action = menu.addAction(tr("Stop, and keep what is finished to resume it"))
-        self.keep_action.triggered.connect(lambda: self.stop_asked.emit(True))
+        self.keep_action.triggered.connect(lambda: self.stop(True))
         self.drop_action = menu.addAction(tr("Stop, and delete what is finished"))
-        self.drop_action.triggered.connect(lambda: self.stop_asked.emit(False))
+        self.drop_action.triggered.connect(lambda: self.stop(False))
         self.cancel_button.setMenu(menu)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run_button, 1)
-        buttons.addWidget(self.cancel_button)
+        self._buttons = QHBoxLayout()
+        self._buttons.addWidget(self.run_button, 1)
+        self._buttons.addWidget(self.cancel_button)
         for widget in (self.bar, self.label):
             layout.addWidget(widget)
-        layout.addLayout(buttons)
+        layout.addLayout(self._buttons)
         self.show_idle("")
+
+    def add_button(self, text: str) -> QPushButton:
+        """Another button that starts something, after the first."""
+        button = QPushButton(text, self)
+        self._buttons.insertWidget(self._buttons.count() - 1, button)
+        self.setTabOrder(self.run_button, button)
+        self.setTabOrder(button, self.cancel_button)
+        return button
+
+    def follow(self, run: Run) -> None:
+        """Show a run, which is about to start, until it ends."""
+        run.feedback.advanced.connect(partial(self._advanced, run))
+        run.failed.connect(self.show_idle)
+        run.cancelled.connect(lambda: self.show_idle(tr("Cancelled.")))
+        run.ended.connect(partial(self._forget, run))
+        self.runs.append(run)
+        if len(self.runs) == 1:
+            self._show_started()
+
+    def stop(self, keep: bool) -> None:
+        """Cancel the job that runs; ``keep`` what is finished of it, to be resumed, or delete it."""
+        if self.runs:
+            self.cancel_button.setEnabled(False)
+            self.label.setText(tr("Stopping…"))
+            (self._current if self._current in self.runs else self.runs[0]).stop(keep)
 
     def set_ready(self, ready: bool, reason: str) -> None:
         """Whether a job can be started, and else why not."""
@@ -59,24 +87,25 @@ class RunBox(QWidget):
         self.label.setText(text)
         self.label.setVisible(bool(text))
 
-    def show_started(self) -> None:
-        """A job has begun."""
+    def _advanced(self, run: Run, progress: Progress) -> None:
+        """Where the job is."""
+        if run in self.runs and not run.feedback.isCanceled():
+            self._current = run
+            self.bar.setVisible(True)
+            self.bar.setValue(int(1000 * progress.fraction))
+            self.label.setText(progress_text(progress))
+
+    def _forget(self, run: Run) -> None:
+        self.runs.remove(run)
+        if self.runs:
+            self._show_started()
+
+    def _show_started(self) -> None:
         self.bar.setVisible(True)
         self.bar.setValue(0)
         self.cancel_button.setEnabled(True)
         self.label.setVisible(True)
         self.label.setText(tr("Starting…"))
-
-    def show_progress(self, progress: Progress) -> None:
-        """Where the job is."""
-        self.bar.setVisible(True)
-        self.bar.setValue(int(1000 * progress.fraction))
-        self.label.setText(progress_text(progress))
-
-    def show_stopping(self) -> None:
-        """The user has cancelled."""
-        self.cancel_button.setEnabled(False)
-        self.label.setText(tr("Stopping…"))
 
 
 def progress_text(progress: Progress) -> str:

@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from backend.progress import Pace
+from backend.protocol import Models
+
 TIMEOUT = 120
 
 
@@ -195,7 +198,12 @@ def test_a_cancel_says_what_becomes_of_finished_blocks(child, small_model, make_
 
 def test_models_and_clusters_are_told(child, small_model, tmp_path):
     child.send("models", {}, 1)
-    assert "metaearth-lite" in [m["id"] for m in child.answer(1)[0]["result"]["models"]]
+    told = child.answer(1)[0]["result"]
+    models = {model.id: model for model in Models.from_dict(told).models}
+    assert (models["metaearth-lite"].kind, models["metaearth-lite"].modalities) == ("cascade", [])
+    assert models["metaearth-mm-lite"].kind == "scene" and "rgb" in models["metaearth-mm-lite"].modalities
+    earlier = [{k: v for k, v in model.items() if k not in ("kind", "modalities")} for model in told["models"]]
+    assert {model.kind for model in Models.from_dict({"models": earlier}).models} == {"cascade"}
     child.send("add_model", {"source": str(tmp_path)}, 2)
     assert "no model bundle" in child.answer(2)[0]["error"]["message"]
     child.send("cluster", {"executor": str(tmp_path / "none.json")}, 3)
@@ -210,6 +218,17 @@ def test_a_verb_runs_with_progress_and_tells_its_outcome(child, make_raster, tmp
     told = answer["result"]
     assert told["train"] + told["validation"] + told["test"] == 4 and "| split | chips |" in told["text"]
     assert progress[-1]["params"]["windows_done"] == 4 and progress[-1]["params"]["fraction"] == 1
+
+
+def test_the_time_left_is_that_of_the_work_since_the_first_report():
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    assert pace.seconds_left(50, 100, "cutting") is None
+    now[0] = 5.0
+    assert pace.seconds_left(60, 100, "cutting") == pytest.approx(20)
+    assert pace.seconds_left(60, 100, "writing") is None
+    now[0] = 6.0
+    assert pace.seconds_left(100, 100, "writing") == 0
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,21 @@ def run():
     shot("4-result")
 
 
+def translate():
+    tab, bar = dock().modalities, dock().tabs.tabBar()
+    QTest.mouseClick(bar, LEFT, pos=bar.tabRect(1).center())
+    until(tab.form.model_row.model)
+    layer = tab.form.lead()
+    tab.form.show_values({"MODEL": "tiny-mm", "TARGETS": ["nir", "osm"], "SEED": 1})
+    tab.form.extent_box.setOutputExtentFromUser(small_extent(layer, 80), layer.crs())
+    until(tab.run_box.run_button.isEnabled)
+    click(tab.run_box.run_button)
+    until(lambda: not tab.runs)
+    seen["translated"] = tab.run_box.label.text()
+    shot("11-modalities")
+    QTest.mouseClick(bar, LEFT, pos=bar.tabRect(0).center())
+
+
 def compare():
     plugins["metaearth"].swipe_action.trigger()
     canvas = iface.mapCanvas().viewport()

@@ -16,7 +16,7 @@ import qgis_support
 ENTRIES = ["Generate higher resolution…", "Compare with the source", "Open the sample scene", "Set up the backend…",
            "Copy a diagnostic report"]
 SCREENS = qgis_support.CHECKOUT / "build" / "screens"
-USE = ("without_plugin open_the_sample draw_an_extent preview run compare cancel cold_start look_at_dialogs "
+USE = ("without_plugin open_the_sample draw_an_extent preview run translate compare cancel cold_start look_at_dialogs "
        "kill_the_backend")
 
 
@@ -77,6 +77,7 @@ def test_an_analyst_uses_the_panel_with_the_lite_model(window):
     assert seen["drawn"] and seen["comparing"] and not seen["compared"]
     assert seen["result"].startswith("Done: 2.5 m/px, seed ")
     assert any(name.startswith("MetaEarth sample scene – 2.5 m") for name in seen["layers"])
+    assert seen["translated"].startswith("Done: 2 layers in the group MetaEarth sample scene – modalities, seed 1.")
     assert seen["left_by_cancel"] == []
     assert "stopped unexpectedly" in seen["killed"]
     assert seen["dialogs"]

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsRasterLayer
+from qgis.core import QgsProject, QgsRasterLayer
+from qgis.gui import QgsMapCanvas, QgsMessageBar
+from qgis.PyQt.QtCore import Qt
+from qgis.PyQt.QtWidgets import QMainWindow
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -71,3 +74,32 @@ def tiles(tmp_path):
                     tile.GetRasterBand(band).Fill(value)
                 gdal.GetDriverByName("PNG").CreateCopy(str(path), tile).FlushCache()
     return xyz_layer(tmp_path / "tiles")
+
+
+@pytest.fixture
+def window():
+    window = QMainWindow()
+    window.canvas = QgsMapCanvas(window)
+    window.messages = QgsMessageBar(window)
+    window.setCentralWidget(window.canvas)
+    window.resize(1000, 900)
+    window.show()
+    yield window
+    QgsProject.instance().clear()
+
+
+@pytest.fixture
+def layer(window, scene):
+    return qgis_support.show(window, scene)
+
+
+@pytest.fixture
+def dock(module, window, layer):
+    dock = module("plugin.gui.dock").GenerateDock(window, window.canvas, window.messages)
+    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+    dock.form.show_values({"MODEL": "tiny", "STAGES": 1, "SEED": 0})
+    yield dock
+    dock.close_for_good()
+    qgis_support.events_until(lambda: not module("plugin.core.runs")._running)
+    window.removeDockWidget(dock)
+    dock.deleteLater()

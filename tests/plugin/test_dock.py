@@ -6,50 +6,10 @@ from pathlib import Path
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
-from qgis.gui import QgsMapCanvas, QgsMessageBar
+from qgis.core import QgsApplication, QgsProject, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QMainWindow
-from qgis_support import backend_children, events_until, wait_for, write_raster
-
-
-@pytest.fixture
-def window():
-    window = QMainWindow()
-    window.canvas = QgsMapCanvas(window)
-    window.messages = QgsMessageBar(window)
-    window.setCentralWidget(window.canvas)
-    window.resize(1000, 900)
-    window.show()
-    yield window
-    QgsProject.instance().clear()
-
-
-@pytest.fixture
-def layer(window, scene):
-    return show(window, scene)
-
-
-def show(window, path, name="scene"):
-    layer = QgsRasterLayer(path, name)
-    QgsProject.instance().addMapLayer(layer)
-    window.canvas.setDestinationCrs(layer.crs())
-    window.canvas.setLayers([layer])
-    window.canvas.setExtent(layer.extent())
-    return layer
-
-
-@pytest.fixture
-def dock(module, window, layer):
-    dock = module("plugin.gui.dock").GenerateDock(window, window.canvas, window.messages)
-    window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
-    dock.form.show_values({"MODEL": "tiny", "STAGES": 1, "SEED": 0})
-    yield dock
-    dock.close_for_good()
-    events_until(lambda: not module("plugin.core.runs")._running)
-    window.removeDockWidget(dock)
-    dock.deleteLater()
+from qgis_support import backend_children, events_until, show, wait_for, write_raster
 
 
 def planned(dock):

@@ -52,6 +52,13 @@ def test_models_are_added_and_removed(page, home, tmp_path, module):
     events_until(lambda: "mine" not in models(page))
 
 
+def test_models_are_shown_with_what_they_do(page):
+    shown = {page.models_list.item(row).data(256): page.models_list.item(row).text()
+             for row in range(page.models_list.count())}
+    assert shown["tiny"].startswith("tiny: higher resolution (0.1 to 500 m/px")
+    assert shown["tiny-mm"].startswith("tiny-mm: modalities (0.1 to 500 m/px")
+
+
 def test_sizes_of_the_folders_are_shown(page, home):
     events_until(lambda: "models" in page.storage_label.text())
     assert str(home) in page.storage_label.text()

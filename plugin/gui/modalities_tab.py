@@ -1,0 +1,191 @@
+"""The panel's second tab: scenes in several modalities, by the algorithms of MetaEarth-MM."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any, Dict, List, Optional, Tuple
+
+from qgis.core import QgsProcessingAlgorithm, QgsRasterLayer
+from qgis.gui import QgsMapCanvas
+from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtGui import QHideEvent, QShowEvent
+from qgis.PyQt.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from ...backend.protocol import GENERATE_PAIR, TRANSLATE, ModelInfo, Verb
+from ..core import settings
+from ..core.backend_client import session_client
+from ..core.history import add_to_history
+from ..core.results import add_results
+from ..core.runs import Run
+from ..core.scenes import in_the_way, scene_algorithm, why_not, written_by
+from ..core.translate import tr
+from .extent_band import ExtentBand
+from .rows import above, scrolling
+from .run_box import RunBox
+from .scene_form import SceneForm
+from .tools_row import Job, ToolsRow
+
+STATE = "modalities"
+
+
+class ModalitiesTab(QWidget):
+    """The tab; ``results_added`` gives the layers of a finished run and the one that they were made of, or None.
+
+    ``left_unfinished``: a run ended early, and may have left what can be resumed; ``failed`` says why one did;
+    ``said``: a line for the log.
+    """
+
+    results_added = pyqtSignal(list, object)
+    left_unfinished = pyqtSignal()
+    failed = pyqtSignal(str)
+    said = pyqtSignal(str)
+    card_wanted = pyqtSignal(str)
+
+    def __init__(self, canvas: QgsMapCanvas, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._models: Optional[List[ModelInfo]] = None
+        self._problem = ""
+        self._last: Job = None
+        self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
+        self._build(canvas)
+        self._band = ExtentBand(canvas)
+        self.form.show_values(json.loads(settings.read(STATE, "{}")))
+        self.form.changed.connect(self.refresh)
+        self.refresh()
+
+    def _build(self, canvas: QgsMapCanvas) -> None:
+        inside = QWidget()
+        self.form = SceneForm(self._algorithms[TRANSLATE.name], canvas, inside)
+        self.form.card_wanted.connect(self.card_wanted)
+        layout = QVBoxLayout(inside)
+        layout.addWidget(self.form)
+        layout.addStretch(1)
+        area = scrolling(inside, self)
+        self.reason_label = QLabel(self)
+        self.reason_label.setWordWrap(True)
+        self.reason_label.setAccessibleName(tr("What is missing"))
+        self.reason_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.tools = ToolsRow(self._job, self)
+        self.run_box = RunBox(self, tr("Translate"))
+        self.run_box.run_asked.connect(self.translate)
+        self.generate_button = self.run_box.add_button(tr("Generate from nothing"))
+        self.generate_button.clicked.connect(self.generate)
+        self.setLayout(above(area, self.reason_label, self.tools, self.run_box))
+
+    @property
+    def runs(self) -> List[Run]:
+        """The jobs of this tab that run or wait."""
+        return self.run_box.runs
+
+    def show_models(self, models: List[ModelInfo]) -> None:
+        """Offer the models that know modalities."""
+        self._models = models
+        self.form.show_models(models)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the extent on the map, whether a job can be started, and else why not."""
+        lead = self.form.lead()
+        if lead and self.isVisible():
+            self._band.show(self.form.extent(), lead.crs())
+        else:
+            self._band.clear()
+        reason = self._why_not(TRANSLATE, self.form.translate_parameters())
+        nothing = self._why_not(GENERATE_PAIR, self.form.generate_parameters())
+        self.run_box.set_ready(not reason, reason or tr("Make the ticked modalities from what is known."))
+        self.generate_button.setEnabled(not nothing)
+        self.generate_button.setToolTip(nothing or tr("Make an invented scene of {} × {} px in the ticked modalities, "
+                                                      "at the middle of the map.").format(
+            self.form.width_box.value(), self.form.height_box.value()))
+        self.reason_label.setText(reason)
+        self.reason_label.setVisible(bool(reason))
+
+    def _why_not(self, verb: Verb, parameters: Dict[str, Any]) -> str:
+        if self._problem and self._models is None:
+            return self._problem
+        folder = self.form.output_folder()
+        reason = why_not(self._algorithms[verb.name], {**parameters, "OUTPUT": folder}, self._models)
+        there = in_the_way(folder, parameters["TARGETS"], [path for run in self.runs for path in run.writes])
+        if not reason and there:
+            return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
+        return reason
+
+    def translate(self) -> None:
+        """Make modalities of what is known."""
+        lead = self.form.lead()
+        if lead:
+            name = tr("{} – modalities, seed {}").format(lead.name(), self.form.seed())
+            self._start(TRANSLATE, self.form.translate_parameters(), name, lead)
+
+    def generate(self) -> None:
+        """Make a scene from nothing."""
+        name = tr("Scene from nothing, seed {}").format(self.form.seed())
+        self._start(GENERATE_PAIR, self.form.generate_parameters(), name, None)
+
+    def _start(self, verb: Verb, parameters: Dict[str, Any], name: str, lead: Optional[QgsRasterLayer]) -> None:
+        if self._why_not(verb, parameters):
+            self.refresh()
+            return
+        self._last = scene_algorithm(verb), {**parameters, "OUTPUT": self.form.output_folder()}
+        add_to_history(*self._last)
+        run = Run(scene_algorithm(verb), self._last[1])
+        run.writes = written_by(self.form.output_folder(), parameters["TARGETS"])
+        run.feedback.said.connect(self.said)
+        self.run_box.follow(run)
+        run.finished.connect(partial(self._finished, run, name, lead))
+        run.failed.connect(self._failed)
+        run.cancelled.connect(self.left_unfinished)
+        run.ended.connect(self.refresh)
+        run.start()
+        self.form.seed_row.next()
+        self.refresh()
+
+    def stop(self, keep: bool) -> None:
+        """Cancel the job that runs."""
+        self.run_box.stop(keep)
+
+    def _finished(self, run: Run, name: str, lead: Optional[QgsRasterLayer], results: Dict[str, Any]) -> None:
+        layers = add_results(run.context, name, order=results["RESULTS"].splitlines())
+        text = tr("Done: {} layers in the group {}.").format(len(layers), name)
+        self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))
+        self.results_added.emit(layers, lead)
+
+    def _failed(self, sentence: str) -> None:
+        self.left_unfinished.emit()
+        self.failed.emit(sentence)
+
+    def _job(self) -> Optional[Tuple[QgsProcessingAlgorithm, Dict[str, Any]]]:
+        """What is copied: the last run, else what the form says."""
+        if self._last:
+            return self._last
+        verb = TRANSLATE if self.form.lead() else GENERATE_PAIR
+        parameters = self.form.translate_parameters() if self.form.lead() else self.form.generate_parameters()
+        return self._algorithms[verb.name], {**parameters, "OUTPUT": self.form.output_folder()}
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Learn which models there are."""
+        super().showEvent(event)
+        if self._models is None:
+            self._problem = ""
+            session_client().ask("models", {}, self).failed.connect(self._models_unknown)
+        self.refresh()
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        """Take the extent off the map."""
+        super().hideEvent(event)
+        self._band.clear()
+
+    def _models_unknown(self, sentence: str) -> None:
+        self._problem = sentence
+        self.refresh()
+
+    def save_state(self) -> None:
+        """Keep what the form shows for the next session."""
+        settings.write(STATE, json.dumps(self.form.own_values()))
+
+    def close_for_good(self) -> None:
+        """Stop runs (what is finished stays) and take everything off the map."""
+        for run in self.runs:
+            run.abandon(keep=True)
+        self._band.remove()
