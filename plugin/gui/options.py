@@ -120,6 +120,7 @@ class OptionsPage(QgsOptionsPageWidget):
         self.models_label.setWordWrap(True)
         layout.addWidget(self.models_label)
         row = QHBoxLayout()
+        row.addWidget(_button(tr("Add from a file…"), self._add_file))
         row.addWidget(_button(tr("Add from a folder…"), self._add_folder))
         row.addWidget(_button(tr("Add from a hub…"), self._add_from_hub))
         row.addWidget(_button(tr("Remove"), self._remove))
@@ -187,6 +188,11 @@ class OptionsPage(QgsOptionsPageWidget):
                 model.id, kind, *model.ground_resolution_m, model.licence, weights), self.models_list)
             item.setData(256, model.id)
             item.setToolTip(model.folder)
+
+    def _add_file(self) -> None:
+        file, _ = QFileDialog.getOpenFileName(self, tr("The zip of a model"), "", tr("Models (*.zip)"))
+        if file:
+            self.ask_models("add_model", {"source": file})
 
     def _add_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, tr("The folder of a model bundle"))

@@ -50,6 +50,11 @@ def test_models_are_added_and_removed(page, home, tmp_path, module):
     page.models_list.setCurrentRow(models(page).index("mine"))
     page._remove()
     events_until(lambda: "mine" not in models(page))
+    page.ask_models("add_model", {"source": shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "mine")})
+    events_until(lambda: "mine" in models(page))
+    page.models_list.setCurrentRow(models(page).index("mine"))
+    page._remove()
+    events_until(lambda: "mine" not in models(page))
 
 
 def test_models_are_shown_with_what_they_do(page):
