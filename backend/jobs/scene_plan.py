@@ -115,7 +115,7 @@ class ScenePlan(JobPlan):
         known = ", ".join(f"{i.modality}: {Path(i.path).name}" for i in self.inputs)
         for modality, path in zip(self.target_modalities, self.result_paths):
             tags = {"METAEARTH_MODALITY": modality.id, "METAEARTH_UNIT": modality.unit,
-                    "METAEARTH_SOURCE": known or "nothing but the seed"}
+                    "METAEARTH_INPUTS": known or "none: all comes from the seed"}
             colours = {c.value: c.colour for c in modality.classes}
             found.append(Product(path, 1, first, modality.band_count, tags, colours))
             first += modality.band_count

@@ -168,7 +168,7 @@ def test_results_lie_on_the_first_rasters_grid_and_say_what_they_are(rgb, scene_
         assert made.shape == source.shape and made.transform == source.transform and made.crs == source.crs
         tags = made.tags()
     assert tags["METAEARTH_SYNTHETIC"] == "YES" and tags["METAEARTH_MODALITY"] == "nir" and made.dtypes == ("uint8",)
-    assert tags["METAEARTH_SOURCE"] == "rgb: rgb.tif"
+    assert (tags["METAEARTH_INPUTS"], tags["METAEARTH_SOURCE"]) == ("rgb: rgb.tif", "rgb.tif")
     assert read(tmp_path / "out" / "sar.tif").std() > 0
     assert not (tmp_path / "out").joinpath("nir.tif.metaearth-job").exists()
 
