@@ -421,7 +421,7 @@ AUGMENT = Verb(
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "train-features")
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "train-features", "lite", "gallery")
 
 EVALUATE = Verb(
     "evaluate", "evaluate", "Evaluate a model", "Train",
@@ -430,7 +430,8 @@ EVALUATE = Verb(
     (
         JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
                  " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
-                 " against one shot, degradations. diversity: over seeds. train-features: the network for distances.",
+                 " against one shot, degradations. diversity: over seeds. train-features: the network for distances."
+                 " lite: whether the model is good enough. gallery: pictures of held-out places.",
                  default="spectrum", choices=PROTOCOLS, required=True),
         JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
                  " classes for data-engine.", required=True),
