@@ -61,9 +61,10 @@ PLACES = (
           852, 1586),
     Place("mountain", "Mountain valley, Red Clover, California", "train/scenes_rgb8/s2_redclover_ca_20200802_10m.tif",
           196, 196, stages=2),
-    Place("snow", "Snow, Rocky Mountains, Colorado", "train/scenes_rgb8/l8_rockymountain_co_150m.tif", 40, 120),
+    Place("peaks", "Peaks above the tree line, Rocky Mountains, Colorado",
+          "train/scenes_rgb8/l8_rockymountain_co_150m.tif", 40, 120),
 )
-"""No ice sheet is held out."""
+"""Neither ice nor much snow is held out."""
 
 
 @dataclass(frozen=True)
