@@ -112,7 +112,7 @@ def headline(verdicts: Sequence[Verdict], whose: str) -> str:
             missing.append(figure)
         elif good < known:
             failing.append(figure if known == 1 else f"{figure} ({known - good} of {known})")
-    parts = [f"**{holding} of {measured} bars hold** {whose}, {sum(v.surely for v in verdicts)} of them for the whole"
+    parts = [f"**{holding} of {measured} bars hold** {whose}; {sum(v.surely for v in verdicts)} bars hold for the whole"
              " interval."]
     parts.append(f"Not held: {', '.join(failing)}." if failing else "None fails.")
     if missing:

@@ -11,21 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backend.cascade.engine import Engine
 from backend.devices import choose_device
 from backend.evaluation.bars import Verdict, by_figure, counts, headline, summary_rows
 from backend.evaluation.chips import Chip, low_resolution, spread
 from backend.evaluation.classification import Training
 from backend.evaluation.features import Extractor, load_extractor
 from backend.evaluation.held_out import judged_chips, splits_of
-from backend.evaluation.makers import side_by_side
+from backend.evaluation.makers import Maker, side_by_side
 from backend.evaluation.quality import group_rows, pooled_rows, regressed
-from backend.evaluation.remake import GENERATED, OFF, Pixels, Remade, RememberingEngine, methods, remake, remembering
+from backend.evaluation.remake import GENERATED, OFF, Pixels, Remade, methods, remake, remembering
 from backend.evaluation.scene_classes import BAR as ACCURACY
 from backend.evaluation.scene_classes import read_scenes, scene_rows
 from backend.evaluation.shipping import file_rows, precision_rows, range_rows, speed_rows
 from backend.evaluation.table import Row, Table, TableSet
 from backend.jobs.engines import open_engine
-from backend.models.bundle import Bundle, find_bundle
+from backend.models.bundle import find_bundle
 from backend.models.feature_network import FEATURE_MODEL
 from backend.progress import Check, Report, watched
 
@@ -75,6 +76,15 @@ class LiteSettings:
     device: str = "auto"
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What chips are made again and measured with; ``makers``: by number of stages, then by method."""
+
+    makers: dict[int, dict[str, Maker]]
+    scale: int
+    extractor: Extractor | None
+
+
 @dataclass
 class Findings:
     """What was found so far: lines of the tables, and the verdicts by method."""
@@ -93,20 +103,20 @@ class Findings:
 def lite(settings: LiteSettings, report: Report, check: Check) -> TableSet:
     """The tables, and a picture for each ground resolution and number of stages in ``output``."""
     extractor = _extractor(settings)
-    bundle = find_bundle(settings.model)
-    engine = remembering(open_engine(bundle, settings.device))
+    engine = remembering(open_engine(find_bundle(settings.model), settings.device))
+    network = engine.config.network
     baseline = open_engine(find_bundle(settings.baseline), settings.device) if settings.baseline else None
     makers = {stages: methods(engine, baseline, stages, check) for stages in STAGES}
-    chips = judged_chips(settings.data, settings.split, bundle.config.network.tile, settings.limit)
+    tools = Tools(makers, network.scale, extractor)
+    chips = judged_chips(settings.data, settings.split, network.tile, settings.limit)
     settings.output.mkdir(parents=True, exist_ok=True)
     remade: list[Remade] = []
-    for gsd_m, some in chips.items():
-        remade += _remake_all(gsd_m, some, makers, extractor, settings, len(remade), report, check)
+    for some in chips.values():
+        remade += _remake_all(some, tools, settings.output, settings.seed + len(remade), report, check)
     found = Findings([], [], [], {GENERATED: [], OFF: []})
-    kernel = extractor.kernel if extractor else None
-    _judge_images(found, remade, kernel, report, check)
-    _judge_classes(found, settings, makers[1], engine.config.network.scale, report, check)
-    _judge_shipped(found, settings, bundle, engine, _inputs(chips, engine), report, check)
+    _judge_images(found, remade, extractor.kernel if extractor else None, report, check)
+    _judge_classes(found, settings, tools, report, check)
+    _judge_shipped(found, settings, engine, _inputs(chips, tools), report, check)
     tables = _tables(found, settings, engine, extractor, remade)
     tables.write(settings.output)
     return tables
@@ -119,22 +129,21 @@ def _extractor(settings: LiteSettings) -> Extractor | None:
 
 
 def _remake_all(
-    gsd_m: float, chips: list[Chip], makers: dict, extractor: Extractor | None, settings: LiteSettings, first: int,
-    report: Report, check: Check,
+    chips: list[Chip], tools: Tools, output: Path, seed: int, report: Report, check: Check
 ) -> list[Remade]:
-    """All chips of one ground resolution made again, first all with one stage; a picture of some of them."""
-    scale, shown = find_bundle(settings.model).config.network.scale, spread(list(range(len(chips))), SHOWN)
+    """All chips of one ground resolution made again, and one picture of some of them a number of stages."""
+    gsd_m, shown = chips[0].gsd_m, spread(list(range(len(chips))), SHOWN)
     lines: dict[int, list[list[Pixels]]] = {stages: [] for stages in STAGES}
-    found: dict[int, list[Remade]] = {stages: [] for stages in STAGES}
+    found: list[Remade] = []
     for n, chip in enumerate(watched(chips, f"{gsd_m:g} m/px", report, check)):
         for stages in STAGES:
-            one, images = remake(chip, stages, scale, settings.seed + first + n, makers[stages], extractor)
-            found[stages].append(one)
+            one, images = remake(chip, stages, tools.scale, seed + n, tools.makers[stages], tools.extractor)
+            found.append(one)
             if n in shown:
                 lines[stages].append(images)
     for stages in STAGES:
-        side_by_side(lines[stages]).save(settings.output / f"{gsd_m:g}m-{stages}.png")
-    return [one for stages in STAGES for one in found[stages]]
+        side_by_side(lines[stages]).save(output / f"{gsd_m:g}m-{stages}.png")
+    return found
 
 
 def _judge_images(found: Findings, remade: list[Remade], kernel: str | None, report: Report, check: Check) -> None:
@@ -154,32 +163,30 @@ def _judge_images(found: Findings, remade: list[Remade], kernel: str | None, rep
     found.by_resolution.sort(key=lambda row: (float(row["output m/px"]), row["stages"]))
 
 
-def _judge_classes(
-    found: Findings, settings: LiteSettings, makers: dict, scale: int, report: Report, check: Check
-) -> None:
+def _judge_classes(found: Findings, settings: LiteSettings, tools: Tools, report: Report, check: Check) -> None:
     """The classifier, where there are chips of classes."""
     scenes = read_scenes(settings.data, splits_of(settings.split), settings.limit)
     if scenes is None:
         found.add({method: [ACCURACY.judge("", None)] for method in found.verdicts})
         return
     training = Training(settings.steps, device=choose_device(settings.device))
-    rows, verdicts = scene_rows(scenes, makers, scale, training, settings.seed, report, check)
+    rows, verdicts = scene_rows(scenes, tools.makers[1], tools.scale, training, settings.seed, report, check)
     found.pooled += rows
     found.add(verdicts)
 
 
-def _inputs(chips: dict[float, list[Chip]], engine: RememberingEngine) -> list[tuple[Pixels, float]]:
-    """The inputs of some chips of all ground resolutions, and the results' metres per pixel."""
-    chosen = spread([chip for some in chips.values() for chip in some], COMPARED)
-    return [(low_resolution(chip.pixels, engine.config.network.scale), chip.gsd_m) for chip in chosen]
+def _inputs(chips: dict[float, list[Chip]], tools: Tools) -> list[tuple[Pixels, float]]:
+    """The inputs of one chip each of some ground resolutions, and the results' metres per pixel."""
+    chosen = spread([some[0] for some in chips.values()], COMPARED)
+    return [(low_resolution(chip.pixels, tools.scale), chip.gsd_m) for chip in chosen]
 
 
 def _judge_shipped(
-    found: Findings, settings: LiteSettings, bundle: Bundle, engine: RememberingEngine,
-    lows: list[tuple[Pixels, float]], report: Report, check: Check,
+    found: Findings, settings: LiteSettings, engine: Engine, lows: list[tuple[Pixels, float]], report: Report,
+    check: Check,
 ) -> None:
     """File, number format, speed and range."""
-    half = lows[0][0].shape[1] // 2
+    bundle, half = engine.bundle, lows[0][0].shape[1] // 2
     steps = (
         lambda: file_rows(bundle),
         lambda: precision_rows(engine, settings.float32_weights, lows, check),
@@ -193,24 +200,25 @@ def _judge_shipped(
 
 
 def _tables(
-    found: Findings, settings: LiteSettings, engine: RememberingEngine, extractor: Extractor | None,
-    remade: Sequence[Remade],
+    found: Findings, settings: LiteSettings, engine: Engine, extractor: Extractor | None, remade: Sequence[Remade]
 ) -> TableSet:
-    places = {r.place for r in remade}
+    chips, places = sum(r.stages == 1 for r in remade), len({r.place for r in remade})
     facts = {
         "model": engine.config.id,
         "sha256": engine.sha256[:16],
         "L1 network": Path(settings.baseline).name if settings.baseline else "none",
         "split": settings.split,
-        "chips": sum(r.stages == 1 for r in remade),
-        "places": len(places),
+        "chips": chips,
+        "places": places,
         "features": f"{extractor.name} {extractor.weights_sha256[:16]}" if extractor else "none",
         "seed": settings.seed,
     }
     default, plain = found.verdicts[GENERATED], found.verdicts[OFF]
     holding, measured = counts(plain)
-    lead = (headline(default, "at default settings"),
-            f"With the back-projection off, {holding} of the {measured} bars that depend on it hold.")
+    lead = (
+        headline(default, f"at default settings, on {chips} held-out chips of {places} places"),
+        f"With the back-projection off, {holding} of the {measured} bars that depend on it hold.",
+    )
     tables = (
         Table("Bars", _summary(default, plain), facts),
         Table("Over all chips", found.pooled, notes=POOLED_NOTES),
