@@ -38,14 +38,14 @@ class Scenes:
 def read_scenes(root: Path, splits: tuple[str, ...], limit: int) -> Scenes | None:
     """The land-use chips of the training split, and up to ``limit`` a class of ``splits``; None where either has none.
 
-    The middle of each, of the side that all of them have, down to a multiple of 8.
+    The middle of each, of the side that all of them have, down to a multiple of 16, as networks want it.
     """
     training, test = (_pictures(root, some) for some in (("train",), splits))
     names = sorted({p.path.parent.name for p in training})
     test = [p for name in names for p in spread([p for p in test if p.path.parent.name == name], limit)]
     if len(names) < 2 or not test:
         return None
-    side = min(min(p.pixels.shape[:2]) for p in training + test) // 8 * 8
+    side = min(min(p.pixels.shape[:2]) for p in training + test) // 16 * 16
     return Scenes(_middle(training, names, side), _middle(test, names, side), test[0].gsd_m)
 
 

@@ -110,13 +110,16 @@ def lite(settings: LiteSettings, report: Report, check: Check) -> TableSet:
     tools = Tools(makers, network.scale, extractor)
     chips = judged_chips(settings.data, settings.split, network.tile, settings.limit)
     settings.output.mkdir(parents=True, exist_ok=True)
+    shipped, shipped_verdicts = _shipped(settings, engine, _inputs(chips, tools), report, check)
+    classes, class_verdicts = _classes(settings, tools, report, check)
     remade: list[Remade] = []
     for some in chips.values():
         remade += _remake_all(some, tools, settings.output, settings.seed + len(remade), report, check)
-    found = Findings([], [], [], {GENERATED: [], OFF: []})
+    found = Findings([], [], shipped, {GENERATED: [], OFF: []})
     _judge_images(found, remade, extractor.kernel if extractor else None, report, check)
-    _judge_classes(found, settings, tools, report, check)
-    _judge_shipped(found, settings, engine, _inputs(chips, tools), report, check)
+    found.pooled += classes
+    found.add(class_verdicts)
+    found.add({GENERATED: shipped_verdicts})
     tables = _tables(found, settings, engine, extractor, remade)
     tables.write(settings.output)
     return tables
@@ -163,16 +166,15 @@ def _judge_images(found: Findings, remade: list[Remade], kernel: str | None, rep
     found.by_resolution.sort(key=lambda row: (float(row["output m/px"]), row["stages"]))
 
 
-def _judge_classes(found: Findings, settings: LiteSettings, tools: Tools, report: Report, check: Check) -> None:
-    """The classifier, where there are chips of classes."""
+def _classes(
+    settings: LiteSettings, tools: Tools, report: Report, check: Check
+) -> tuple[list[Row], dict[str, list[Verdict]]]:
+    """Lines and verdicts of the classifier, where there are chips of classes."""
     scenes = read_scenes(settings.data, splits_of(settings.split), settings.limit)
     if scenes is None:
-        found.add({method: [ACCURACY.judge("", None)] for method in found.verdicts})
-        return
+        return [], {method: [ACCURACY.judge("", None)] for method in (GENERATED, OFF)}
     training = Training(settings.steps, device=choose_device(settings.device))
-    rows, verdicts = scene_rows(scenes, tools.makers[1], tools.scale, training, settings.seed, report, check)
-    found.pooled += rows
-    found.add(verdicts)
+    return scene_rows(scenes, tools.makers[1], tools.scale, training, settings.seed, report, check)
 
 
 def _inputs(chips: dict[float, list[Chip]], tools: Tools) -> list[tuple[Pixels, float]]:
@@ -181,11 +183,10 @@ def _inputs(chips: dict[float, list[Chip]], tools: Tools) -> list[tuple[Pixels, 
     return [(low_resolution(chip.pixels, tools.scale), chip.gsd_m) for chip in chosen]
 
 
-def _judge_shipped(
-    found: Findings, settings: LiteSettings, engine: Engine, lows: list[tuple[Pixels, float]], report: Report,
-    check: Check,
-) -> None:
-    """File, number format, speed and range."""
+def _shipped(
+    settings: LiteSettings, engine: Engine, lows: list[tuple[Pixels, float]], report: Report, check: Check
+) -> tuple[list[Row], list[Verdict]]:
+    """Lines and verdicts of file, number format, speed and range."""
     bundle, half = engine.bundle, lows[0][0].shape[1] // 2
     steps = (
         lambda: file_rows(bundle),
@@ -193,10 +194,8 @@ def _judge_shipped(
         lambda: speed_rows(bundle, settings.device, check),
         lambda: range_rows(bundle, lows[0][0][:, :half, :half], settings.device, check),
     )
-    for step in watched(steps, "file, number format, speed, range", report, check):
-        rows, verdicts = step()
-        found.shipped += rows
-        found.add({GENERATED: verdicts})
+    found = [step() for step in watched(steps, "file, number format, speed, range", report, check)]
+    return [row for rows, _ in found for row in rows], [v for _, verdicts in found for v in verdicts]
 
 
 def _tables(
