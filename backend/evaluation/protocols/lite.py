@@ -44,7 +44,8 @@ NOTES = (
     " the smoothest tenth of patches, generated over real. Energy maps: correlation within each chip of the logarithm"
     " of local energy (a Gaussian window of 8 px standard deviation) in the octaves 2 and 3; the regression predicts"
     " the real maps from the input alone, fitted on other places. Colour shift: generated less real, red, green, blue,"
-    " in grey levels.",
+    " in grey levels. Columns of the pictures: source, bicubic, L1 network, generated without and with"
+    " back-projection, real.",
 )
 POOLED_NOTES = (
     "Kernel distance: unbiased MMD^2 of a cubic kernel over all chips; no image is compared with what it was made from;"
