@@ -438,7 +438,8 @@ AUGMENT = Verb(
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "probe", "train-features")
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "probe", "train-features", "lite",
+             "gallery")
 
 EVALUATE = Verb(
     "evaluate", "evaluate", "Evaluate a model", "Train",
@@ -448,7 +449,8 @@ EVALUATE = Verb(
         JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
                  " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
                  " against one shot, degradations. diversity: over seeds. probe: whether MetaEarth-MM's features tell"
-                 " classes apart. train-features: the network for distances.",
+                 " classes apart. train-features: the network for distances. lite: whether the model is good enough."
+                 " gallery: pictures of held-out places.",
                  default="spectrum", choices=PROTOCOLS, required=True),
         JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
                  " classes for data-engine and probe.", required=True),

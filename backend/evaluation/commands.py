@@ -41,6 +41,10 @@ FEATURES: Option = (
      " (torch-fidelity, which downloads its weights), or a file of those weights (.pth); the last two give FID"},
 )
 
+BASELINE: Option = (
+    "--baseline", {"metavar": "MODEL", "help": "the same network trained with plain L1 (train --set objective=l1)"}
+)
+
 
 def limit(default: int, what: str) -> Option:
     """An option for the number of images."""
@@ -153,6 +157,31 @@ PROTOCOLS = (
             ("--output", {"type": Path, "required": True, "help": "folder for the network"}),
             ("--steps", {"type": int, "default": 3000}),
             ("--batch", {"type": int, "default": 32}),
+            SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "lite", "whether the embedded model is good enough: every figure beside its bar",
+        "backend.evaluation.protocols.lite", "lite", "LiteSettings",
+        (
+            MODEL, BASELINE,
+            ("--float32-weights", {"type": Path, "metavar": "FILE", "help": "safetensors of the weights before rounding"
+             " to fp16; without it, only number formats of computing are compared"}),
+            DATA, OUTPUT,
+            ("--split", {"default": "held-out", "choices": ("held-out", "validation", "test"), "help": "held-out is"
+             " both"}),
+            limit(100, "chips a ground resolution, or class"),
+            (FEATURES[0], {**FEATURES[1], "help": f"none (no kernel distance), or {FEATURES[1]['help']}"}),
+            ("--steps", {"type": int, "default": 600, "help": "of the classifier's training"}),
+            SEED, DEVICE,
+        ),
+    ),
+    Protocol(
+        "gallery", "pictures of ten held-out places: source, bicubic, L1, generated, real",
+        "backend.evaluation.protocols.gallery", "gallery", "GallerySettings",
+        (
+            MODEL, BASELINE, DATA,
+            ("--output", {"type": Path, "required": True, "help": "folder for gallery.md and pictures"}),
             SEED, DEVICE,
         ),
     ),

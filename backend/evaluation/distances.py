@@ -6,7 +6,7 @@ number of features. Compare only figures of equal n, or take the kernel distance
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,34 @@ def kernel_distance(
     ``clusters`` whole clusters of them. An item drawn twice is never compared with itself, so that the bootstrap has
     no bias either.
     """
+    values = _discrepancy(a, b, pairs)
+    drawn_a, drawn_b = _drawn(len(a), len(b), pairs, clusters, draws, seed)
+    value = float(values(np.ones((1, len(a))), np.ones((1, len(b))))[0])
+    return Estimate(value, *percentile_interval(values(drawn_a, drawn_b)), min(len(a), len(b)))
+
+
+def kernel_difference(
+    real: Features,
+    a: Features,
+    b: Features,
+    share: float = 1.0,
+    clusters: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Estimate:
+    """Kernel distance of a to the real images less ``share`` times that of b; below 0: a is nearer.
+
+    Row i of all three is of one image; the same images, or whole clusters of them, are drawn for both distances.
+    """
+    of_a, of_b = _discrepancy(real, a, True), _discrepancy(real, b, True)
+    every = np.ones((1, len(real)))
+    drawn, _ = _drawn(len(real), len(real), True, clusters, draws, seed)
+    value = float((of_a(every, every) - share * of_b(every, every))[0])
+    return Estimate(value, *percentile_interval(of_a(drawn, drawn) - share * of_b(drawn, drawn)), len(real))
+
+
+def _discrepancy(a: Features, b: Features, pairs: bool) -> Callable[[Weights, Weights], NDArray[np.float64]]:
+    """(draws, n) and (draws, m) weights of the rows -> (draws,) unbiased MMD^2."""
     within_a, within_b, across = (polynomial_kernel(*p) for p in ((a, a), (b, b), (a, b)))
     np.fill_diagonal(within_a, 0)
     np.fill_diagonal(within_b, 0)
@@ -148,6 +176,4 @@ def kernel_distance(
                 - 2 * ((wa @ across) * wb).sum(axis=1) / norm_across
             )
 
-    drawn_a, drawn_b = _drawn(len(a), len(b), pairs, clusters, draws, seed)
-    value = float(values(np.ones((1, len(a))), np.ones((1, len(b))))[0])
-    return Estimate(value, *percentile_interval(values(drawn_a, drawn_b)), min(len(a), len(b)))
+    return values

@@ -37,10 +37,34 @@ class Table:
 
     def write(self, folder: Path, name: str = "table") -> None:
         """``table.md`` and ``table.json`` in ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.md").write_text(self.markdown(), encoding="utf-8")
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_both(folder, name, self.markdown(), self.to_dict())
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """Several tables under one title; ``lead`` says what they come to, ``more`` are further values of the JSON."""
+
+    title: str
+    lead: tuple[str, ...]
+    tables: tuple[Table, ...]
+    more: Row = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Title and lead, then the tables, one level lower."""
+        return "\n\n".join([f"# {self.title}", *self.lead, *(f"#{t.markdown()}".strip() for t in self.tables)]) + "\n"
+
+    def write(self, folder: Path, name: str = "table") -> None:
+        """``table.md`` and ``table.json`` in ``folder``."""
+        values = {"title": self.title, "lead": list(self.lead), **_plain(self.more)}
+        write_both(folder, name, self.markdown(), {**values, "tables": [t.to_dict() for t in self.tables]})
+
+
+def write_both(folder: Path, name: str, markdown: str, values: dict[str, Any]) -> None:
+    """``name``.md and ``name``.json in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(markdown, encoding="utf-8")
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def markdown_rows(rows: list[Row]) -> str:

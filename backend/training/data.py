@@ -51,9 +51,12 @@ def turned(pixels: NDArray, rng: np.random.Generator) -> NDArray:
 
 
 def is_rgb(path: Path) -> bool:
-    """Whether a file holds an 8-bit picture with red, green and blue first: no elevations, no 16-bit bands."""
+    """Whether a file holds an 8-bit picture with red, green and blue first: no near infrared, no elevations."""
     if path.suffix.lower() not in (".tif", ".tiff"):
-        return True
+        from PIL import Image as PilImage
+
+        with PilImage.open(path) as opened:
+            return opened.mode in ("RGB", "RGBA", "P")
     with rasterio.open(path) as dataset:
         return dataset.count in (3, 4) and dataset.dtypes[0] == "uint8"
 

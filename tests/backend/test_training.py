@@ -401,3 +401,9 @@ def test_grain_is_the_ratio_where_it_is_smooth():
 )
 def test_only_8_bit_rgb_files_are_pictures(make_raster, bands, dtype, usable):
     assert is_rgb(Path(make_raster(bands=bands, dtype=dtype))) is usable
+
+
+@pytest.mark.parametrize(("mode", "usable"), [("RGB", True), ("L", False)])
+def test_a_grey_picture_such_as_near_infrared_is_no_rgb(tmp_path, mode, usable):
+    Image.new(mode, (8, 8)).save(tmp_path / "a.jpg")
+    assert is_rgb(tmp_path / "a.jpg") is usable
