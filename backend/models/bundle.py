@@ -20,6 +20,7 @@ from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
 from backend.models.scene_config import SceneNetworkConfig
 from backend.models.scene_network import SceneNetwork
+from backend.models.scene_regression import SceneRegression
 from backend.protocol import data_home
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "resources" / "models"
@@ -128,6 +129,11 @@ class SceneModelConfig:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether it is the baseline, trained with objective=l1: another network of the same modalities."""
+        return self.training.get("objective") == "l1"
+
     def saw_together(self, one: str, other: str) -> bool:
         """Whether it was trained on places in both modalities."""
         return (one, other) in self.pairs or (other, one) in self.pairs
@@ -136,9 +142,19 @@ class SceneModelConfig:
         """The network, its weights random."""
         return SceneNetwork(self.network)
 
+    def build_regression(self) -> SceneRegression:
+        """The baseline's network, its weights random."""
+        return SceneRegression(self.network)
+
 
 AnyConfig = ModelConfig | SceneModelConfig
 Config = TypeVar("Config", bound=AnyConfig, covariant=True)
+
+
+def build_any(config: AnyConfig) -> torch.nn.Module:
+    """The network that a configuration describes, its weights random."""
+    is_baseline = isinstance(config, SceneModelConfig) and config.is_regression
+    return config.build_regression() if is_baseline else config.build()
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,7 @@ class Bundle(Generic[Config]):
         if not self.has_weights:
             raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
         with torch.device("meta"):
-            network: torch.nn.Module = self.config.build()
+            network = build_any(self.config)
         state = read_weights(self.weights, {k: tuple(v.shape) for k, v in network.state_dict().items()})
         network.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -261,6 +277,8 @@ def as_scene(bundle: Bundle[AnyConfig]) -> Bundle[SceneModelConfig]:
     """The bundle itself, if it translates between modalities; else `ModelError`."""
     if not isinstance(bundle.config, SceneModelConfig):
         raise ModelError(f"The model {bundle.config.id} makes rasters finer; it knows no modalities.")
+    if bundle.config.is_regression:
+        raise ModelError(f"{bundle.config.id} is a baseline to measure models against; it makes no rasters.")
     return Bundle(bundle.folder, bundle.config)
 
 
