@@ -429,7 +429,8 @@ AUGMENT = Verb(
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "train-features")
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "modalities",
+             "train-features")
 
 EVALUATE = Verb(
     "evaluate", "evaluate", "Evaluate a model", "Train",
@@ -438,10 +439,11 @@ EVALUATE = Verb(
     (
         JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
                  " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
-                 " against one shot, degradations. diversity: over seeds. train-features: the network for distances.",
+                 " against one shot, degradations. diversity: over seeds. modalities: MetaEarth-MM's translations."
+                 " train-features: the network for distances.",
                  default="spectrum", choices=PROTOCOLS, required=True),
         JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
-                 " classes for data-engine.", required=True),
+                 " classes for data-engine; a prepared set for modalities.", required=True),
         JobField("output", "new_folder", "Tables and pictures", "Folder for table.md, table.json and pictures.",
                  required=True),
         FIELDS["model"],

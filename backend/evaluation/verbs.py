@@ -10,7 +10,7 @@ from backend.augmentation import AugmentSettings
 from backend.augmentation import augment as make_variants
 from backend.evaluation.commands import PROTOCOLS, Protocol
 from backend.progress import Check, Report
-from backend.protocol import AUGMENT, EVALUATE, FieldError, check_fields
+from backend.protocol import AUGMENT, EVALUATE, FIELDS, FieldError, check_fields
 
 Values = dict[str, Any]
 
@@ -35,12 +35,15 @@ def evaluate(values: Values, report: Report, check: Check) -> Values:
 
 
 def arguments_of(protocol: Protocol, given: Values) -> argparse.Namespace:
-    """The protocol's options as its command has them; `FieldError` for what it has not, or cannot be."""
+    """The protocol's options as its command has them; `FieldError` for what it has not, or cannot be.
+
+    The default model of the table of fields stands for the protocol's own.
+    """
     parser = Parser(prog=protocol.name, add_help=False, allow_abbrev=False)
     for name, settings in protocol.options:
         parser.add_argument(name, **settings)
     words = ["--data", given["data"], "--output", given["output"]]
-    if any(name == "--model" for name, _ in protocol.options):
+    if any(name == "--model" for name, _ in protocol.options) and given["model"] != FIELDS["model"].default:
         words += ["--model", given["model"]]
     for assignment in given["set"] or []:
         name, _, value = assignment.partition("=")

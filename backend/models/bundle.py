@@ -153,8 +153,9 @@ Config = TypeVar("Config", bound=AnyConfig, covariant=True)
 
 def build_any(config: AnyConfig) -> torch.nn.Module:
     """The network that a configuration describes, its weights random."""
-    is_baseline = isinstance(config, SceneModelConfig) and config.is_regression
-    return config.build_regression() if is_baseline else config.build()
+    if isinstance(config, SceneModelConfig) and config.is_regression:
+        return config.build_regression()
+    return config.build()
 
 
 @dataclass(frozen=True)

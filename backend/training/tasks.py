@@ -107,7 +107,7 @@ class CascadeTask:
 
 
 class SceneTask:
-    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, with ``flow`` all the rest; ``l1``: the baseline."""
+    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, ``flow`` all the rest, ``l1`` the baseline."""
 
     def __init__(self, config: SceneModelConfig, settings: TrainingSettings) -> None:
         self.config, self.settings = config, settings
