@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from backend.errors import InputError
 from backend.evaluation.chips import place_of, spread
 from backend.progress import Check, Report, watched
+from backend.scene.modality import find_modality
 from backend.training.chips import ChipRecord, ChipSet
 from backend.training.scene_examples import shown
 
@@ -61,12 +63,18 @@ class SceneChips:
 
     def read(self, chip: SceneChip) -> dict[str, Values]:
         """(bands, rows, cols) in 0..255, or class numbers, by modality."""
-        return {name: self._middle(v) for name, v in self.set.read_all(chip.number).items() if name in chip.modalities}
+        return {name: self._middle(v) for name, v in rasters(self.set, chip.number, chip.modalities).items()}
 
     def _middle(self, values: NDArray[np.uint8]) -> Values:
         top, left = (max(0, n - self.side) // 2 for n in values.shape[:2])
         part = values[top:top + self.side, left:left + self.side]
         return np.ascontiguousarray(part.transpose(2, 0, 1), np.float32)
+
+
+def rasters(chips: ChipSet, number: int, names: Collection[str]) -> dict[str, NDArray[np.uint8]]:
+    """A chip in some modalities, (rows, cols, bands): a first picture of one band is stored as three equal ones."""
+    found = chips.read_all(number)
+    return {name: v[..., :find_modality(name).band_count] for name, v in found.items() if name in names}
 
 
 def place(record: ChipRecord, file: str) -> str:
@@ -95,7 +103,7 @@ class TrainingPixels:
         rng = np.random.default_rng(seed)
         self.pixels: list[dict[str, Values]] = []
         for number in watched(range(len(chips)), "pixels to fit the regression", report, check):
-            found = {name: v for name, v in chips.read_all(number).items() if name in modalities}
+            found = rasters(chips, number, modalities)
             if len(found) > 1:
                 side = next(iter(found.values())).shape[:2]
                 chosen = tuple(rng.integers(n, size=PIXELS_A_CHIP) for n in side)
