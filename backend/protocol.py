@@ -438,8 +438,8 @@ AUGMENT = Verb(
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "probe", "train-features", "lite",
-             "gallery")
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "modalities", "probe",
+             "train-features", "lite", "gallery")
 
 EVALUATE = Verb(
     "evaluate", "evaluate", "Evaluate a model", "Train",
@@ -448,12 +448,12 @@ EVALUATE = Verb(
     (
         JobField("protocol", "choice", "Protocol", "spectrum: strength of the detail by octave. fid: distance to real"
                  " imagery. seams: whether windows show. data-engine: whether classifiers gain. ablations: cascade"
-                 " against one shot, degradations. diversity: over seeds. probe: whether MetaEarth-MM's features tell"
-                 " classes apart. train-features: the network for distances. lite: whether the model is good enough."
-                 " gallery: pictures of held-out places.",
+                 " against one shot, degradations. diversity: over seeds. modalities: MetaEarth-MM's translations."
+                 " probe: whether its features tell classes apart. train-features: the network for distances. lite:"
+                 " whether the model is good enough. gallery: pictures of held-out places.",
                  default="spectrum", choices=PROTOCOLS, required=True),
         JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
-                 " classes for data-engine and probe.", required=True),
+                 " classes for data-engine and probe; a prepared set for modalities.", required=True),
         JobField("output", "new_folder", "Tables and pictures", "Folder for table.md, table.json and pictures.",
                  required=True),
         FIELDS["model"],

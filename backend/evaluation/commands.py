@@ -150,6 +150,23 @@ PROTOCOLS = (
         ),
     ),
     Protocol(
+        "modalities", "every modality made of every other, beside regressions; agreement of what is made together",
+        "backend.evaluation.protocols.modalities", "modalities", "ModalitySettings",
+        (
+            ("--model", {"default": "metaearth-mm-lite", "help": "id or folder of a MetaEarth-MM bundle"}),
+            ("--l1", {"metavar": "MODEL", "help": "the regression baseline, trained with --set objective=l1"}),
+            ("--data", {"type": Path, "required": True, "help": "prepared set of places in several modalities"}),
+            OUTPUT,
+            ("--modalities", {"nargs": "+", "metavar": "NAME", "help": "some of the model's modalities"}),
+            SPLIT, limit(24, "chips a pair of modalities"),
+            ("--samples", {"type": int, "default": 8, "help": "translations of each chip"}),
+            ("--regression", {"type": int, "default": 2, "choices": (1, 2, 3),
+                              "help": "degree of the per-pixel regression's polynomials"}),
+            ("--steps", {"type": int, "help": "network evaluations a window; what suits the model by default"}),
+            SEED, DEVICE,
+        ),
+    ),
+    Protocol(
         "train-features", "train metaearth-features, the network that distances are measured on",
         "backend.evaluation.feature_training", "train_features", "FeatureSettings",
         (

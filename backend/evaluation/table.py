@@ -17,23 +17,29 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a title; ``facts`` say what was measured with what, ``notes`` how to read it."""
+    """Rows under a title; ``facts`` say what was measured with what, ``notes`` how to read it.
+
+    ``more``: tables that follow in the same files.
+    """
 
     title: str
     rows: list[Row]
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    more: tuple[Table, ...] = ()
 
-    def markdown(self) -> str:
-        """Title, table, notes and facts."""
+    def markdown(self, level: int = 1) -> str:
+        """Title, table, notes and facts; then the tables that follow, one level lower."""
         facts = "; ".join(f"{name}: {value}" for name, value in self.facts.items())
-        parts = [f"# {self.title}", markdown_rows(self.rows), *self.notes, facts]
+        parts = [f"{'#' * level} {self.title}", markdown_rows(self.rows), *self.notes, facts]
+        parts += [table.markdown(level + 1).rstrip("\n") for table in self.more]
         return "\n\n".join(p for p in parts if p) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; values that are no numbers become null."""
         rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows]
-        return {"title": self.title, **_plain(self.facts), "rows": rows, "notes": list(self.notes)}
+        more = {"more": [table.to_dict() for table in self.more]} if self.more else {}
+        return {"title": self.title, **_plain(self.facts), "rows": rows, "notes": list(self.notes), **more}
 
     def write(self, folder: Path, name: str = "table") -> None:
         """``table.md`` and ``table.json`` in ``folder``."""

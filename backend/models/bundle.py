@@ -20,6 +20,7 @@ from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
 from backend.models.scene_config import SceneNetworkConfig
 from backend.models.scene_network import SceneNetwork
+from backend.models.scene_regression import SceneRegression
 from backend.protocol import CASCADE, SCENE, data_home
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "resources" / "models"
@@ -132,6 +133,11 @@ class SceneModelConfig:
         """The modalities that it saw imagery of."""
         return tuple(name for name in self.network.modalities if name not in self.untrained)
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether it is the baseline, trained with objective=l1: another network of the same modalities."""
+        return self.training.get("objective") == "l1"
+
     def saw_together(self, one: str, other: str) -> bool:
         """Whether it was trained on places in both modalities."""
         return (one, other) in self.pairs or (other, one) in self.pairs
@@ -140,9 +146,20 @@ class SceneModelConfig:
         """The network, its weights random."""
         return SceneNetwork(self.network)
 
+    def build_regression(self) -> SceneRegression:
+        """The baseline's network, its weights random."""
+        return SceneRegression(self.network)
+
 
 AnyConfig = ModelConfig | SceneModelConfig
 Config = TypeVar("Config", bound=AnyConfig, covariant=True)
+
+
+def build_any(config: AnyConfig) -> torch.nn.Module:
+    """The network that a configuration describes, its weights random."""
+    if isinstance(config, SceneModelConfig) and config.is_regression:
+        return config.build_regression()
+    return config.build()
 
 
 @dataclass(frozen=True)
@@ -185,7 +202,7 @@ class Bundle(Generic[Config]):
         if not self.has_weights:
             raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
         with torch.device("meta"):
-            network: torch.nn.Module = self.config.build()
+            network = build_any(self.config)
         state = read_weights(self.weights, {k: tuple(v.shape) for k, v in network.state_dict().items()})
         network.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -270,6 +287,8 @@ def as_scene(bundle: Bundle[AnyConfig]) -> Bundle[SceneModelConfig]:
     """The bundle itself, if it translates between modalities; else `ModelError`."""
     if not isinstance(bundle.config, SceneModelConfig):
         raise ModelError(f"The model {bundle.config.id} makes rasters finer; it knows no modalities.")
+    if bundle.config.is_regression:
+        raise ModelError(f"{bundle.config.id} is a baseline to measure models against; it makes no rasters.")
     return Bundle(bundle.folder, bundle.config)
 
 

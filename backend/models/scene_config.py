@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import ModelError
+from backend.models.config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,33 @@ class VaeConfig:
 
 
 @dataclass(frozen=True)
+class RegressionConfig:
+    """Sizes of a `SceneRegression`, as the cascade's `NetworkConfig` has them; the defaults give 7.5 M weights."""
+
+    base_channels: int = 40
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks_per_level: int = 2
+    unshuffle: int = 2
+
+    def unet(self, tile: int) -> NetworkConfig:
+        """The U-Net."""
+        return NetworkConfig(
+            tile=tile,
+            base_channels=self.base_channels,
+            multipliers=self.multipliers,
+            blocks_per_level=self.blocks_per_level,
+            attention_multipliers=(),
+            embedding_channels=2 * self.base_channels,
+            unshuffle=self.unshuffle,
+        )
+
+
+@dataclass(frozen=True)
 class SceneNetworkConfig:
     """Sizes of one `SceneNetwork`; the defaults are those of DDT-XL (arXiv 2504.05741) [ours].
 
     ``modalities``: the ids of those that it knows; their order numbers embeddings and experts. ``tile``: pixels along
-    a window's side. ``patch``: latent pixels along a token's side.
+    a window's side. ``patch``: latent pixels along a token's side. ``regression``: the baseline of the same modalities.
     """
 
     modalities: tuple[str, ...] = ("rgb", "nir", "sar", "pan", "osm")
@@ -51,6 +74,7 @@ class SceneNetworkConfig:
     expert_ratio: float = 4.0
     encoding_channels: int = 256
     vae: VaeConfig = VaeConfig(fold=8, channels=4, widths=(128, 256, 512, 512), blocks=2)
+    regression: RegressionConfig = RegressionConfig()
 
     def __post_init__(self) -> None:
         if self.tile % self.pixels_a_token:
@@ -75,7 +99,11 @@ class SceneNetworkConfig:
             vae = dict(values.get("vae", {}))
             if "widths" in vae:
                 vae["widths"] = tuple(vae["widths"])
-            values |= {"vae": VaeConfig(**vae), "modalities": tuple(values.get("modalities", cls.modalities))}
+            regression = dict(values.get("regression", {}))
+            if "multipliers" in regression:
+                regression["multipliers"] = tuple(regression["multipliers"])
+            values |= {"vae": VaeConfig(**vae), "regression": RegressionConfig(**regression)}
+            values["modalities"] = tuple(values.get("modalities", cls.modalities))
             return cls(**values)
         except TypeError as error:
             raise ModelError(f"The model's config.json does not describe a scene network: {error}") from error

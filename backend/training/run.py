@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from backend.errors import PlanError
-from backend.models.bundle import AnyConfig, find_any_bundle
+from backend.models.bundle import AnyConfig, SceneModelConfig, find_any_bundle
 from backend.processes import peak_memory_bytes
 from backend.progress import Check, Report, go_on, silent
 from backend.training.processes import Processes, joined
@@ -41,7 +41,7 @@ def train_bundle(
     ``accelerate launch`` every process takes its share of each step. The number of steps that the run has then.
     """
     model, settings = _changed(config, assignments)
-    initial = find_any_bundle(start).load().state_dict() if start else None
+    initial = initial_weights(start, model) if start else None
     task = task_of(model, settings)
 
     def run(processes: Processes) -> int:
@@ -52,6 +52,20 @@ def train_bundle(
 
     with joined(device) as processes:
         return run(processes)  # a function of its own: what it holds must be gone before the processes part
+
+
+def initial_weights(start: str, model: AnyConfig) -> dict[str, torch.Tensor]:
+    """The weights of the bundle ``start``; `PlanError` if they are those of another kind of network."""
+    bundle = find_any_bundle(start)
+    if not same_kind(bundle.config, model):
+        raise PlanError(f"The weights of {bundle.config.id} are of another kind of network than the one to be trained.")
+    return bundle.load().state_dict()
+
+
+def same_kind(one: AnyConfig, other: AnyConfig) -> bool:
+    """Whether the networks of two models are of one class."""
+    kinds = [(type(c), isinstance(c, SceneModelConfig) and c.is_regression) for c in (one, other)]
+    return kinds[0] == kinds[1]
 
 
 def smoke(config: str, assignments: list[str], device: str) -> str:

@@ -22,8 +22,8 @@ from backend.training.chips import ChipRecord, ChipSet
 from backend.training.scene_objective import SceneBatch
 
 Values = NDArray[np.float32]
-MODES = ("vae", "flow")
-"""What is trained: the picture autoencoder first, then the rest around it."""
+MODES = ("vae", "flow", "l1")
+"""What is trained: the picture autoencoder first, then the rest around it; or the regression baseline."""
 REDUCTIONS = (1, 1, 2, 3)
 OBSERVED_SHARE = 0.6
 """Of the examples whose streams are partly observed; in the others all have times of their own."""
@@ -139,15 +139,15 @@ class TuplePool:
 
     def __init__(self, chips: ChipSet, modalities: tuple[str, ...], seed: int) -> None:
         self.chips = chips
-        shown = [_shown(record) & set(modalities) for record in chips.records]
-        self.numbers = [number for number, found in enumerate(shown) if len(found) > 1]
+        known = [shown(record) & set(modalities) for record in chips.records]
+        self.numbers = [number for number, found in enumerate(known) if len(found) > 1]
         if not self.numbers:
             raise InputError(
                 f"The prepared set in {chips.folder} shows no place in two of {', '.join(modalities)}; prepare one with"
                 " a collection that names modalities, such as backend/training/tuples.toml."
             )
-        alike = Counter(frozenset(shown[n]) for n in self.numbers)
-        weights = np.array([alike[frozenset(shown[n])] ** -0.5 for n in self.numbers])
+        alike = Counter(frozenset(known[n]) for n in self.numbers)
+        weights = np.array([alike[frozenset(known[n])] ** -0.5 for n in self.numbers])
         self.weights = np.cumsum(weights) / weights.sum()
 
     def __len__(self) -> int:
@@ -160,7 +160,8 @@ class TuplePool:
         return Tuple(self.chips.read_all(number), self.chips.records[number].gsd_m)
 
 
-def _shown(record: ChipRecord) -> set[str]:
+def shown(record: ChipRecord) -> set[str]:
+    """The modalities of a chip."""
     return {record.modality, *(told.split(":")[0] for told in record.others.split())}
 
 

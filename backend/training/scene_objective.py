@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backend.diffusion.flow import noised
 from backend.models.scene_network import SceneNetwork, Streams
+from backend.models.scene_regression import SceneRegression, target_and_observed
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
@@ -79,6 +80,27 @@ class FlowObjective(nn.Module):
         wanted = (batch.times < 1).to(error)
         joint = (error * wanted).sum() / wanted.sum().clamp(min=1)
         return joint + self.consistency_weight * scene_inconsistency(scene)
+
+
+class RegressionObjective(nn.Module):
+    """|x_j - U(observed, j)|: one stream of each example is regressed from others [ours]."""
+
+    def __init__(self, network: SceneRegression) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: SceneBatch) -> Tensor:
+        """The loss, a scalar."""
+        made, real = self.regressed(batch)
+        return F.l1_loss(made, real)
+
+    def regressed(self, batch: SceneBatch) -> tuple[Tensor, Tensor]:
+        """What is made of the target streams and what they are: (n, 3, crop, crop) each."""
+        place, observed = target_and_observed(batch.modalities, batch.times)
+        every = torch.arange(len(place), device=place.device)
+        target = batch.modalities[every, place]
+        made = self.network(batch.pictures, batch.modalities, observed, target, batch.ground_resolution_m)
+        return made, batch.pictures[every, place]
 
 
 def scene_inconsistency(scene: Tensor) -> Tensor:

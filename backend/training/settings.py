@@ -18,7 +18,7 @@ class TrainingSettings:
     """Settings of a run; ``batch`` is that of one process at one go, a step has ``accumulation`` of them in each.
 
     ``epochs`` above 0 sets the number of steps. ``objective``: diffusion, or l1 for the regression baseline; of
-    MetaEarth-MM vae, then flow, where ``scene_weight`` is that of the scene consistency loss.
+    MetaEarth-MM vae, then flow, where ``scene_weight`` is that of the scene consistency loss; l1 for its baseline.
     ``precision``: that of the network; weights and optimiser are float32 always.
     """
 

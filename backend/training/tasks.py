@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from backend.errors import PlanError
 from backend.models.bundle import AnyConfig, ModelConfig, SceneModelConfig
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.scene_network import SceneNetwork
+from backend.models.scene_regression import SceneRegression
 from backend.models.unet import Step
 from backend.scene.modality import find_modality
 from backend.training.chips import ChipSet, is_chip_set
@@ -22,7 +23,7 @@ from backend.training.data import Picture, Pool, training_pool, validation_pool
 from backend.training.examples import Cropping, Examples
 from backend.training.objective import Objective
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
-from backend.training.scene_objective import FlowObjective, VaeObjective
+from backend.training.scene_objective import FlowObjective, RegressionObjective, VaeObjective
 from backend.training.settings import TrainingSettings
 from backend.training.validation import scene_picture, validation_picture
 
@@ -57,6 +58,17 @@ def task_of(config: AnyConfig, settings: TrainingSettings) -> Task:
     return CascadeTask(config, settings) if isinstance(config, ModelConfig) else SceneTask(config, settings)
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def with_recompute(network: Network, recompute: bool) -> Network:
+    """The network itself, its U-Net's activations kept for the gradient or computed again."""
+    for module in network.modules():
+        if isinstance(module, Step):
+            module.recompute = recompute
+    return network
+
+
 class CascadeTask:
     """MetaEarth's cascade, or its regression baseline."""
 
@@ -65,11 +77,7 @@ class CascadeTask:
 
     def network(self) -> CascadeNetwork:
         """See `Task`."""
-        network = self.config.build().channels_last()
-        for module in network.modules():
-            if isinstance(module, Step):
-                module.recompute = self.settings.gradient_checkpointing
-        return network
+        return with_recompute(self.config.build().channels_last(), self.settings.gradient_checkpointing)
 
     def objective(self, network: CascadeNetwork) -> Objective:
         """See `Task`."""
@@ -99,15 +107,17 @@ class CascadeTask:
 
 
 class SceneTask:
-    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, with ``flow`` all the rest."""
+    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, ``flow`` all the rest, ``l1`` the baseline."""
 
     def __init__(self, config: SceneModelConfig, settings: TrainingSettings) -> None:
         self.config, self.settings = config, settings
         if settings.objective not in MODES:
             raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
 
-    def network(self) -> SceneNetwork:
+    def network(self) -> SceneNetwork | SceneRegression:
         """See `Task`."""
+        if self.settings.objective == "l1":
+            return with_recompute(self.config.build_regression(), self.settings.gradient_checkpointing)
         network = self.config.build()
         network.recompute = self.settings.gradient_checkpointing
         trains_vae = self.settings.objective == "vae"
@@ -116,9 +126,11 @@ class SceneTask:
             parameter.requires_grad_(name.startswith("vae.") == trains_vae and not statistics)
         return network
 
-    def objective(self, network: SceneNetwork) -> nn.Module:
+    def objective(self, network: Any) -> nn.Module:
         """See `Task`."""
         s = self.settings
+        if s.objective == "l1":
+            return RegressionObjective(network)
         return VaeObjective(network) if s.objective == "vae" else FlowObjective(network, s.scene_weight)
 
     def training_pool(self, data: Path) -> TuplePool:

@@ -19,7 +19,7 @@ from backend.models.scene_network import SceneNetwork, Streams
 from backend.training.examples import Examples, collate
 from backend.training.objective import Objective, regress
 from backend.training.scene_examples import SceneExamples
-from backend.training.scene_objective import FlowObjective, SceneBatch, VaeObjective
+from backend.training.scene_objective import FlowObjective, RegressionObjective, SceneBatch, VaeObjective
 
 LOSS_EXAMPLES, PICTURES, SAMPLING_STEPS = 64, 4, 12
 
@@ -54,21 +54,30 @@ def validation_picture(objective: Objective, examples: Examples, device: torch.d
 
 @torch.inference_mode()
 def scene_picture(
-    objective: VaeObjective | FlowObjective, examples: SceneExamples, device: torch.device
+    objective: VaeObjective | FlowObjective | RegressionObjective, examples: SceneExamples, device: torch.device
 ) -> Image.Image:
     """One example a line: its pictures, and below what comes of them.
 
-    Of the autoencoder: the pictures themselves. Of the scene network: the others, made from the first.
+    Of the autoencoder: the pictures themselves. Of the scene network: the others, made from the first. Of the
+    baseline: the one that it regresses.
     """
-    network, lines = objective.network, []
+    lines = []
     for number in range(PICTURES):
         batch = collate([examples[number]]).to(device)
-        z = network.vae.encode(batch.pictures[0])
-        if isinstance(objective, FlowObjective):
-            z = torch.cat([z[:1], _others(network, batch, z)])
-        lines += [torch.cat(list(batch.pictures[0]), dim=-1), torch.cat(list(network.vae.decode(z)), dim=-1)]
+        lines += [torch.cat(list(pictures), dim=-1) for pictures in (batch.pictures[0], _made(objective, batch))]
     width = max(line.shape[-1] for line in lines)
     return _as_picture(torch.stack([F.pad(line.float(), (0, width - line.shape[-1])) for line in lines]))
+
+
+def _made(objective: VaeObjective | FlowObjective | RegressionObjective, batch: SceneBatch) -> Tensor:
+    """What comes of the pictures of one example: (pictures, 3, crop, crop)."""
+    if isinstance(objective, RegressionObjective):
+        return objective.regressed(batch)[0]
+    vae = objective.network.vae
+    z = vae.encode(batch.pictures[0])
+    if isinstance(objective, FlowObjective):
+        z = torch.cat([z[:1], _others(objective.network, batch, z)])
+    return vae.decode(z)
 
 
 def _others(network: SceneNetwork, batch: SceneBatch, z: Tensor) -> Tensor:

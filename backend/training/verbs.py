@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from backend.progress import Check, Report
 from backend.protocol import PREPARE, TRAIN, FieldError, check_fields
 from backend.training import prepare as preparation
 from backend.training.chips import SPLITS
-from backend.training.run import smoke, train_bundle, usual_workers
+from backend.training.run import same_kind, smoke, train_bundle, usual_workers
+from backend.training.settings import changed
 
 Values = dict[str, Any]
 
@@ -41,7 +43,7 @@ def train(values: Values, report: Report, check: Check) -> Values:
         output=Path(given["output"]),
         assignments=assignments,
         device=given["device"],
-        start=beginning(given["config"], given["start"]),
+        start=beginning(given["config"], given["start"], assignments),
         workers=workers,
         report=report,
         check=check,
@@ -49,8 +51,13 @@ def train(values: Values, report: Report, check: Check) -> Values:
     return {"output": given["output"], "step": step, "text": f"The model in {given['output']} has {step} steps."}
 
 
-def beginning(config: str, start: str) -> str | None:
-    """The bundle whose weights a new run begins with; None for random ones."""
+def beginning(config: str, start: str, assignments: Sequence[str] = ()) -> str | None:
+    """The bundle whose weights a new run begins with; None for random ones.
+
+    ``auto``: the configuration's own, if it has any, and ``assignments`` do not ask for another kind of network.
+    """
     if start == "auto":
-        return config if find_any_bundle(config).has_weights else None
+        bundle = find_any_bundle(config)
+        fits = bundle.has_weights and same_kind(bundle.config, changed(bundle.config, list(assignments)))
+        return config if fits else None
     return None if start == "none" else start

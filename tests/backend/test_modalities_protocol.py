@@ -1,0 +1,436 @@
+"""`evaluate modalities`, its figures and baselines, on a little set whose modalities are functions of each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from backend.__main__ import main
+from backend.errors import Cancelled, InputError, ModelError, PlanError
+from backend.evaluation.fidelity import (
+    class_overlap,
+    correlation,
+    mean_iou,
+    moments,
+    pooled_correlation,
+    psnr_db,
+    ssim,
+    value_distance,
+)
+from backend.evaluation.pixel_regression import fit
+from backend.evaluation.protocols.modalities import ModalitySettings, modalities
+from backend.evaluation.scene_checks import ndvi
+from backend.evaluation.scene_chips import SceneChips, TrainingPixels
+from backend.evaluation.scene_scores import scores, verdict
+from backend.evaluation.statistics import Estimate
+from backend.evaluation.translators import SceneTranslator, filled_up, joined, middle
+from backend.evaluation.verbs import evaluate
+from backend.jobs.engines import open_scene_engine
+from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, open_bundle, save_bundle
+from backend.models.scene_config import RegressionConfig, SceneNetworkConfig, VaeConfig
+from backend.models.scene_network import SceneNetwork
+from backend.models.scene_regression import SceneRegression, target_and_observed
+from backend.progress import go_on, silent
+from backend.scene.modality import find_modality
+from backend.training.chips import DATASET_FILE, ChipFacts, ChipSet, CutChip, write_shard
+from backend.training.processes import Processes
+from backend.training.run import initial_weights, train_bundle
+from backend.training.settings import TrainingSettings, changed
+from backend.training.tasks import task_of
+from backend.training.trainer import Trainer
+from backend.training.verbs import beginning
+
+SIDE = 48
+TINY = SceneNetworkConfig(
+    tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
+    vae=VaeConfig(4, 6, (16,), 1), regression=RegressionConfig(16, (1, 2), 1, 2),
+)
+WEIGHTS = np.array([0.5, 0.3, 0.1])
+SHORT = ["objective=l1", "steps=80", "batch=4", "crop=32", "warmup=5", "learning_rate=0.003", "precision=float32"]
+
+
+def nir_of(rgb):
+    """A linear map of the bands, (rows, cols, 1)."""
+    return np.rint(20 + rgb @ WEIGHTS).astype(np.uint8)[..., None]
+
+
+def picture(rng):
+    """(SIDE, SIDE, 3): smooth blocks and grain."""
+    blocks = rng.integers(20, 220, (SIDE // 8, SIDE // 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
+    return (blocks + rng.integers(-15, 15, blocks.shape)).clip(0, 255).astype(np.uint8)
+
+
+def chip(name, number, others, rng):
+    """One place: RGB, and near infrared, SAR and a map as far as ``others`` names them."""
+    rgb = picture(rng)
+    every = {
+        "nir": nir_of(rgb),
+        "sar": (255 - rgb[..., :1] // 2).astype(np.uint8),
+        "osm": np.where(rgb[..., :1] > 120, 3, 0).astype(np.uint8),
+    }
+    facts = ChipFacts(10.0, None, None, "toy", "", f"{name}_{number}_2020.jpg", (0, 0), "", (), "rgb", ("osm",))
+    return CutChip(f"{name}_{number}", rgb, facts, {m: every[m] for m in others})
+
+
+def nir_first(cut):
+    """The same chip without its RGB; prepared sets hold a first picture as three bands."""
+    beside = {m: v for m, v in cut.others.items() if m != "nir"}
+    return cut._replace(pixels=cut.others["nir"].repeat(3, axis=2), others=beside,
+                        facts=dataclasses.replace(cut.facts, modality="nir", derived=()))
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    """Training places never show RGB and SAR together; two test places do."""
+    folder, rng = tmp_path_factory.mktemp("set"), np.random.default_rng(0)
+    train = [chip("train", n, ("nir", "osm"), rng) for n in range(6)]
+    train += [nir_first(chip("radar", n, ("nir", "sar"), rng)) for n in range(6)]
+    test = [chip("test", n, ("nir", "osm"), rng) for n in range(5)]
+    test += [chip("far", n, ("nir", "sar"), rng) for n in (0, 1)]
+    write_shard(folder / "train" / "000000.tar", train)
+    write_shard(folder / "test" / "000000.tar", test)
+    (folder / DATASET_FILE).write_text("{}")
+    return folder
+
+
+def config_of(name="tiny-mm", **fields):
+    values = {"training": {}, "relative": ("sar",), "untrained": ("pan",), **fields}
+    return SceneModelConfig(name, "Tiny", TINY, (0.1, 100.0), Profile(margin=16, ramp=8, steps=2), "", **values)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """MetaEarth-MM with random weights."""
+    folder = tmp_path_factory.mktemp("models") / "scene"
+    torch.manual_seed(0)
+    network = SceneNetwork(TINY)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        network.vae.deviation.fill_(1)
+    save_bundle(folder, config_of(pairs=(("rgb", "nir"), ("rgb", "osm"), ("nir", "osm"))), network.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """The same model's configuration, without weights."""
+    folder = tmp_path_factory.mktemp("models") / "config"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_of().to_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def baseline(chips, untrained, tmp_path_factory):
+    """A baseline trained a little by the command's own function."""
+    folder = tmp_path_factory.mktemp("models") / "l1"
+    assert train_bundle(str(untrained), chips, folder, [*SHORT, "steps=10"], "cpu", None, 0) == 10
+    return folder
+
+
+def test_ssim_and_psnr_know_what_is_the_same_and_what_is_not():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (3, 40, 30)).astype(np.float32)
+    assert ssim(image, image) == pytest.approx(1) and psnr_db(image, image) > 90
+    assert psnr_db(image + 5, image) == pytest.approx(20 * np.log10(255 / 5), abs=1e-4)
+    noisy = [ssim(image, image + rng.normal(0, sd, image.shape)) for sd in (10, 40)]
+    assert 1 > noisy[0] > noisy[1] > 0 and ssim(255 - image, image) < 0
+
+
+def test_ssim_of_flat_images_is_its_luminance_term():
+    flat = np.full((1, 20, 20), 100, np.float32)
+    c1 = (0.01 * 255) ** 2
+    expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
+    assert ssim(flat, flat + 50) == pytest.approx(expected, rel=1e-6)
+
+
+def test_ssim_agrees_with_the_formula_written_pixel_by_pixel():
+    rng = np.random.default_rng(1)
+    a, b = rng.uniform(0, 255, (2, 1, 11, 11))
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    mean_a, mean_b = (window * a[0]).sum(), (window * b[0]).sum()
+    var_a, var_b = (window * (a[0] - mean_a) ** 2).sum(), (window * (b[0] - mean_b) ** 2).sum()
+    covariance = (window * (a[0] - mean_a) * (b[0] - mean_b)).sum()
+    c1, c2 = 2.55**2, 7.65**2
+    expected = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    expected /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    assert ssim(a, b) == pytest.approx(expected)
+
+
+def test_the_distance_of_values_does_not_see_where_they_lie():
+    values = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    assert value_distance(values[:, ::-1], values) == 0
+    assert value_distance(values + 7, values) == 7
+    assert value_distance(values * 0, values) == pytest.approx(5.5)
+
+
+def test_mean_iou_counts_what_is_in_either_map():
+    real = np.array([[[0, 0, 3, 3]]], np.float32)
+    made = np.array([[[0, 3, 3, 3]]], np.float32)
+    found = class_overlap(made, real, (0, 1, 3))
+    np.testing.assert_array_equal(found, [[1, 0, 2], [2, 0, 3]])
+    assert mean_iou(found) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert mean_iou(class_overlap(real, real, (0, 1, 3))) == 1
+    assert mean_iou(class_overlap(real * 0 + 1, real, (0, 1, 3))) == 0
+
+
+def test_correlations_of_parts_add_up_to_that_of_all():
+    rng = np.random.default_rng(0)
+    a = rng.normal(5, 2, (6, 50))
+    b = a * 0.5 + rng.normal(0, 1, a.shape) + np.arange(6)[:, None]
+    sums = np.stack([moments(x, y) for x, y in zip(a, b)])
+    assert pooled_correlation(sums, None).value == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    assert correlation(a, -3 * a) == pytest.approx(-1)
+    assert correlation(a, np.full_like(a, 0.1)) == 0
+
+
+def test_ndvi_is_high_where_near_infrared_is():
+    rgb, nir = np.zeros((3, 1, 3), np.float32), np.array([[[60, 0, 20]]], np.float32)
+    rgb[0] = [20, 0, 60]
+    np.testing.assert_allclose(ndvi(rgb, nir), [[0.5, 0, -0.5]])
+
+
+def test_a_bar_is_met_by_a_whole_interval_only():
+    assert verdict(Estimate(1, 0.5, 2, 9)) == "met" and verdict(Estimate(-1, -2, -0.5, 9)) == "missed"
+    nan = float("nan")
+    assert verdict(Estimate(1, -0.5, 2, 9)) == verdict(Estimate(1, nan, nan, 1)) == "undecided"
+
+
+def test_the_spectrum_error_is_nothing_for_the_real_strength_and_one_for_its_double():
+    rng = np.random.default_rng(0)
+    real = [rng.normal(100, 20, (1, 64, 64)).astype(np.float32) for _ in range(3)]
+    louder = [100 + (image - 100) * 2**0.5 for image in real]
+    nir = find_modality("nir")
+    assert scores(real, real, nir).spectrum_error(np.ones(3)) == pytest.approx(0, abs=1e-9)
+    assert scores(louder, real, nir).spectrum_error(np.ones(3)) == pytest.approx(1, abs=0.01)
+    assert scores([i * 0 for i in real], real, nir).spectrum_error(np.ones(3)) > 10
+
+
+def test_the_regression_recovers_a_known_linear_map_and_a_product():
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 256, (4000, 3)).astype(np.float32)
+    rgb, nir = find_modality("rgb"), find_modality("nir")
+    linear = (20 + given @ WEIGHTS)[:, None]
+    image = given[:100].T.reshape(3, 10, 10)
+    found = fit(rgb, nir, given, linear, 1)
+    np.testing.assert_allclose(found.weights[:, 0], [20 + 127.5 * WEIGHTS.sum(), *(127.5 * WEIGHTS)], rtol=1e-4)
+    assert np.abs(found(image).ravel() - linear[:100, 0]).max() <= 0.51  # it is rounded
+    product = given[:, :1] * given[:, 1:2] / 255
+    errors = [np.abs(fit(rgb, nir, given, product, d)(image).ravel() - product[:100, 0]).mean() for d in (1, 2)]
+    assert errors[1] < 0.5 < errors[0]
+
+
+def test_the_regression_learns_classes_and_the_means_of_classes():
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 256, (3000, 3)).astype(np.float32)
+    classes = np.where(given[:, :1] > 120, 3.0, 0.0).astype(np.float32)
+    rgb, osm = find_modality("rgb"), find_modality("osm")
+    made = fit(rgb, osm, given, classes, 2)(given.T.reshape(3, 60, 50))
+    assert (made.ravel() == classes[:, 0]).mean() > 0.98
+    back = fit(osm, rgb, classes, given, 2)(np.array([[[0, 3]]], np.float32))
+    np.testing.assert_allclose(back[0, 0], [given[classes[:, 0] == c, 0].mean() for c in (0, 3)], atol=1)
+
+
+def test_a_window_is_filled_up_by_reflection_and_cut_back():
+    picture = np.random.default_rng(0).uniform(-1, 1, (3, 47, 40)).astype(np.float32)
+    filled = filled_up(picture, 64)
+    assert filled.shape == (3, 64, 64)
+    np.testing.assert_array_equal(middle(filled, (47, 40)), picture)
+    np.testing.assert_array_equal(filled[:, 8, 11], picture[:, 0, 1])
+
+
+def test_what_is_given_where_and_which_seed_decide_a_translation(model):
+    translator = SceneTranslator(open_scene_engine(find_scene_bundle(str(model)), "cpu"))
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 256, (2, 3, 48, 48)).astype(np.float32)
+    pictures = translator.translate({"rgb": one}, "nir", 10.0, 0, (0, 1))
+    again = translator.translate({"rgb": one}, "nir", 10.0, 0, (0, 1))
+    assert pictures.shape == (2, 3, 48, 48) and np.abs(pictures[0] - pictures[1]).mean() > 0.05
+    np.testing.assert_array_equal(pictures, again)
+    # random weights look at what is given a little only, but the same input repeats exactly
+    assert not np.array_equal(translator.translate({"rgb": other}, "nir", 10.0, 0, (0,))[0], pictures[0])
+    assert np.abs(translator.translate({"rgb": one}, "nir", 10.0, 1, (0,))[0] - pictures[0]).mean() > 0.05
+
+
+def test_samples_are_joined_by_their_mean_and_maps_by_a_vote():
+    nir, osm = find_modality("nir"), find_modality("osm")
+    pictures = [nir.to_picture(np.full((1, 2, 2), v, np.float32)) for v in (10, 20, 60)]
+    assert (joined(np.stack(pictures), nir) == 30).all()
+    votes = [osm.to_picture(np.full((1, 2, 2), v, np.float32)) for v in (1, 3, 3)]
+    assert (joined(np.stack(votes), osm) == 3).all()
+
+
+def test_chips_are_spread_over_places_and_know_what_is_derived(chips):
+    found = SceneChips(chips, "test", ("rgb", "nir", "sar", "osm"), 32)
+    assert [c.place for c in found.showing(("rgb", "osm"), 9)] == [f"toy/test_{n}" for n in range(5)]
+    assert len({c.place for c in found.showing(("rgb", "nir"), 4)}) == 4
+    assert found.showing(("osm", "sar"), 4) == [] and found.chips[0].derived == {"osm"}
+    read = found.read(found.chips[0])
+    assert read["rgb"].shape == (3, 32, 32)
+    whole = found.set.read_all(0)["rgb"]
+    np.testing.assert_array_equal(read["rgb"], whole[8:40, 8:40].transpose(2, 0, 1))
+    with pytest.raises(InputError, match="No chip of the test split"):
+        SceneChips(chips, "test", ("pan", "osm"), 32)
+
+
+def test_pixels_of_pairs_that_no_training_place_shows_are_none(chips):
+    pixels = TrainingPixels(chips, ("rgb", "nir", "sar", "osm"), 0, silent, go_on)
+    rgb, nir = pixels.of(("rgb", "nir"), 0)
+    assert len(rgb) == len(nir) == 6 * 256
+    np.testing.assert_array_equal(nir, nir_of(rgb))
+    assert pixels.of(("rgb", "sar"), 0) is None and frozenset(("nir", "sar")) in pixels.together()
+
+
+def test_facts_of_all_chips_are_those_of_each(chips):
+    found = ChipSet(chips, "test")
+    assert found.all_facts() == [found.facts(n) for n in range(len(found))]
+
+
+def test_the_baseline_never_sees_its_target_and_sees_everything_else():
+    modalities = torch.tensor([[0, 1, 0], [2, 0, 1]])
+    times = torch.tensor([[0.2, 0.5, 0.7], [1.0, 0.4, 0.1]])
+    target, observed = target_and_observed(modalities, times)
+    assert target.tolist() == [0, 2]
+    assert observed.tolist() == [[False, True, False], [True, False, False]]
+    torch.manual_seed(0)
+    network = SceneRegression(TINY)
+    pictures = torch.randn(2, 3, 3, 32, 32)
+    stack = network.stacked(pictures, modalities, observed).unflatten(1, (5, 4))
+    torch.testing.assert_close(stack[0, 1, :3], pictures[0, 1])
+    assert stack[0, 1, 3].min() == 1 and stack[0, [0, 2, 3, 4]].abs().max() == 0
+
+
+def test_the_baseline_is_of_about_the_models_size():
+    config = find_scene_bundle("metaearth-mm-lite").config
+    with torch.device("meta"):
+        sizes = config.build().count_parameters(), config.build_regression().count_parameters()
+    assert sizes[1] <= 8_000_000 and 0.8 < sizes[1] / sizes[0] < 1.25
+
+
+def test_the_baselines_loss_falls(chips, tmp_path):
+    config = changed(config_of(), SHORT)
+    settings = TrainingSettings(**config.training)
+    pool = task_of(config, settings).training_pool(chips)
+    trainer = Trainer(config, settings, pool, tmp_path, Processes(0, 1, torch.device("cpu")))
+    losses = [trainer.train_step() for _ in range(80)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    assert trainer.task.picture(trainer.judge, trainer.task.examples(pool), torch.device("cpu")).width >= 64
+
+
+def test_a_baseline_is_no_model_for_jobs_and_begins_with_its_own_weights(baseline, model):
+    assert open_bundle(baseline).config.is_regression
+    with pytest.raises(ModelError, match="is a baseline"):
+        find_scene_bundle(str(baseline))
+    assert beginning(str(model), "auto") == str(model)
+    assert beginning(str(model), "auto", ["objective=l1"]) is None
+    with pytest.raises(PlanError, match="another kind of network"):
+        initial_weights(str(model), open_bundle(baseline).config)
+
+
+def settings_of(chips, output, model, **fields):
+    values = {"split": "test", "limit": 6, "samples": 2, "device": "cpu", **fields}
+    return ModalitySettings(chips, output, str(model), **values)
+
+
+def rows_of(folder):
+    return json.loads((folder / "table.json").read_text())
+
+
+def test_the_protocol_compares_every_pair_and_says_what_is_zero_shot(chips, model, baseline, tmp_path):
+    said = []
+    table = modalities(settings_of(chips, tmp_path, model, l1=str(baseline)), lambda *r: said.append(r), go_on)
+    told = rows_of(tmp_path)
+    by_pair = {}
+    for row in told["rows"]:
+        by_pair.setdefault((row["from"], row["to"]), {})[row["made by"]] = row
+    assert set(by_pair) == {(a, b) for a in ("rgb", "nir", "osm", "sar") for b in ("rgb", "nir", "osm", "sar")
+                            if a != b and {a, b} != {"osm", "sar"}}
+    nir = by_pair["rgb", "nir"]
+    assert list(nir) == ["mean of samples", "one sample", "per-pixel regression", "L1 network"]
+    assert nir["per-pixel regression"]["PSNR dB"]["value"] > 50 > nir["mean of samples"]["PSNR dB"]["value"]
+    assert nir["one sample"]["training"] == "together" and nir["one sample"]["places"] == 6
+    assert len(nir["one sample"]["octave power, made / real"]) == 3
+    radar = by_pair["rgb", "sar"]
+    assert radar["one sample"]["training"] == "zero-shot" and "per-pixel regression" not in radar
+    assert radar["one sample"]["unit"] == "relative, 0 to 255" and radar["one sample"]["chips"] == 2
+    land = by_pair["rgb", "osm"]
+    assert land["per-pixel regression"]["mean IoU"]["value"] > 0.9 and "PSNR dB" not in land["one sample"]
+    assert land["one sample"]["derived"] == "osm"
+    bars, index, back, joint = told["more"]
+    missed = next(r for r in bars["rows"] if (r["from"], r["to"]) == ("rgb", "nir"))
+    assert missed["PSNR dB less regression's: bar"] == "missed" and missed["PSNR dB less regression's"]["high"] < 0
+    assert "spectrum error of L1 less that of one sample: bar" in missed
+    correlations = {r["made by"]: r["correlation a chip"]["value"] for r in index["rows"]}
+    assert correlations["per-pixel regression"] > 0.99 > correlations["mean of samples"]
+    assert 0 < correlations["one value for all"] < 0.99 and index["rows"][-1]["bar"] == "missed"
+    assert [r["made by"] for r in back["rows"]] == ["one sample", "per-pixel regression", "L1 network"]
+    assert [r["pairs"] for r in joint["rows"]] == ["made together", "shuffled", "real", "made together less shuffled"]
+    assert {p.name for p in tmp_path.glob("*.png")} >= {"rgb-nir.png", "sar-nir.png", "joint.png", "round-trip.png"}
+    assert "## Bars" in table.markdown() and said[-1][0] == said[-1][1]
+    # translations, there and back, pairs from noise with their translations; 2 steps each
+    chips_a_pair = 2 * (7 - 1) + 2 * (5 + 5) + 2 * (2 + 2)
+    assert told["evaluations"] == 2 * (2 * chips_a_pair + 6 + 6 + 2 * 6)
+
+
+def test_calibrated_values_are_compared_in_their_unit(chips, tmp_path, model):
+    calibrated = tmp_path / "calibrated"
+    found = open_bundle(model)
+    save_bundle(calibrated, dataclasses.replace(found.config, relative=()), found.load().state_dict())
+    rows = []
+    for name, folder in (("a", model), ("b", calibrated)):
+        modalities(settings_of(chips, tmp_path / name, folder, modalities=["nir", "sar"]), silent, go_on)
+        rows.append(next(r for r in rows_of(tmp_path / name)["rows"] if r["to"] == "sar"))
+    assert rows[1]["unit"] == "dB"
+    distances = [row["distance of values"]["value"] for row in rows]
+    assert distances[1] == pytest.approx(distances[0] * 25 / 255)
+    assert {p.name for p in (tmp_path / "b").glob("*.png")} == {"nir-sar.png", "sar-nir.png"}
+
+
+def test_translations_repeat_and_samples_differ(chips, tmp_path, model):
+    texts = []
+    for name in "ab":
+        modalities(settings_of(chips, tmp_path / name, model, modalities=["rgb", "nir"], limit=2), silent, go_on)
+        texts.append((tmp_path / name / "table.md").read_text())
+    assert texts[0] == texts[1]
+    made = {r["made by"]: r["PSNR dB"]["value"] for r in rows_of(tmp_path / "a")["rows"] if r["to"] == "nir"}
+    assert made["one sample"] != made["mean of samples"]
+
+
+def test_it_stops_when_it_is_told_to(chips, tmp_path, model):
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > 20:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        modalities(settings_of(chips, tmp_path, model), silent, check)
+    assert len(calls) == 21 and not (tmp_path / "table.md").exists()
+
+
+def test_wrong_wishes_end_in_a_sentence(chips, tmp_path, model, untrained, capsys):
+    common = ["evaluate", "modalities", "--data", str(chips), "--output", str(tmp_path), "--device", "cpu"]
+    cases = [
+        (["--model", str(untrained), "--split", "test"], "no weights yet"),
+        (["--model", str(model), "--split", "test", "--modalities", "rgb", "pan"], "trained on: rgb, nir, sar, osm"),
+        (["--model", str(model), "--l1", str(model)], "is no baseline"),
+        (["--model", str(model)], "No chip of the validation split"),
+        (["--model", "metaearth-lite"], "knows no modalities"),
+    ]
+    for arguments, sentence in cases:
+        assert main([*common, *arguments]) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_the_door_runs_it_too(chips, tmp_path, model):
+    given = {"protocol": "modalities", "data": str(chips), "output": str(tmp_path), "model": str(model),
+             "set": ["split=test", "limit=2", "samples=1", "modalities=nir,sar", "device=cpu"]}
+    assert evaluate(given, silent, go_on)["table"] == str(tmp_path / "table.md")
