@@ -438,7 +438,7 @@ AUGMENT = Verb(
      Output("count", "number", "Variants")),
 )
 
-PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "modalities", "probe",
+PROTOCOLS = ("spectrum", "fid", "seams", "data-engine", "ablations", "diversity", "probe", "modalities",
              "train-features", "lite", "gallery")
 
 EVALUATE = Verb(
