@@ -14,11 +14,11 @@ CPU = {"DEVICE": "cpu", "PRECISION": "float32"}
 
 
 @pytest.fixture
-def tab(dock):
+def tab(dock, layer):
     dock.tabs.setCurrentIndex(1)
     tab = dock.modalities
     tab.form.show_values({"MODEL": "tiny-mm", "SEED": 4, "TARGETS": ["nir"], **CPU})
-    dock.show_layer(dock.form.layer())
+    dock.show_layer(layer)
     events_until(lambda: tab.run_box.run_button.isEnabled())
     return tab
 
