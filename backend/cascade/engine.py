@@ -174,9 +174,13 @@ def back_project(generated: Values, low: Values, scale: int, strength: float) ->
     """
     if strength == 0:
         return generated
-    out, lr = torch.from_numpy(generated)[None], torch.from_numpy(low)[None]
-    difference = F.pad(lr - F.avg_pool2d(out, scale), (2, 2, 2, 2), mode="replicate")
-    return (out + strength * upsample(difference, 2, scale))[0].numpy()
+    return moved_towards(torch.from_numpy(generated)[None], torch.from_numpy(low)[None], scale, strength)[0].numpy()
+
+
+def moved_towards(generated: Tensor, low: Tensor, scale: int, strength: float) -> Tensor:
+    """`back_project` of a batch: (n, bands, rows, cols), (n, bands, rows / scale, cols / scale)."""
+    difference = F.pad(low - F.avg_pool2d(generated, scale), (2, 2, 2, 2), mode="replicate")
+    return generated + strength * upsample(difference, 2, scale)
 
 
 def to_three_bands(values: Values) -> Values:

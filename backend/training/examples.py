@@ -29,7 +29,8 @@ DEGRADATIONS = ("area", "bicubic", "high-order")
 class Batch(NamedTuple):
     """Examples: ``high`` and ``noise`` (n, 3, crop, crop), ``low`` (n, 3, crop / scale + 2 context, ...) in [-1, 1].
 
-    ``ground_resolution_m`` and ``times``: (n,).
+    ``ground_resolution_m`` and ``times``: (n,). ``second_stage``: (n,) bool, whether the network makes the source of
+    the example itself, from ``first_noise`` of the shape of ``low``; without rows and columns where none does.
     """
 
     high: Tensor
@@ -37,6 +38,8 @@ class Batch(NamedTuple):
     ground_resolution_m: Tensor
     times: Tensor
     noise: Tensor
+    second_stage: Tensor
+    first_noise: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -46,12 +49,21 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Cropping:
-    """How examples are cut: their side, the network's scale and context, and what makes the low resolution."""
+    """How examples are cut: their side, the network's scale and context, and what makes the low resolution.
+
+    ``second_stage``: the share of examples whose source the network makes itself.
+    """
 
     crop: int
     scale: int
     context: int
     degradation: str
+    second_stage: float = 0.0
+
+    @property
+    def low_side(self) -> int:
+        """Pixels of the source's side, context and all."""
+        return self.crop // self.scale + 2 * self.context
 
     def __post_init__(self) -> None:
         if self.degradation not in DEGRADATIONS:
@@ -76,7 +88,14 @@ class Examples(Dataset):
         time = draw_times(self.schedule, self.times, 1, rng)[0]
         noise = torch.from_numpy(rng.standard_normal(high.shape, dtype=np.float32))
         resolution = torch.tensor(picture.gsd_m * reduction, dtype=torch.float32)
-        return Batch(high.contiguous(), low, resolution, torch.tensor(time, dtype=torch.float64), noise)
+        time = torch.tensor(time, dtype=torch.float64)
+        return Batch(high.contiguous(), low, resolution, time, noise, *self._first_stage(rng))
+
+    def _first_stage(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Whether the network makes the example's source itself, and the noise for that."""
+        share, side = self.cropping.second_stage, self.cropping.low_side if self.cropping.second_stage else 0
+        chosen = bool(share) and rng.random() < share
+        return torch.tensor(chosen), torch.from_numpy(rng.standard_normal((3, side, side), dtype=np.float32))
 
 
 def crop_with_context(

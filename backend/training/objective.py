@@ -10,6 +10,7 @@ from backend.diffusion.losses import alpha_sigma_at, expand, loss_weights, predi
 from backend.models.bundle import ModelConfig
 from backend.models.cascade_network import CascadeNetwork, Condition
 from backend.training.examples import Batch
+from backend.training.first_stage import first_stage_output
 
 
 class Objective(nn.Module):
@@ -21,7 +22,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss, a scalar."""
-        condition = self.network.encode(batch.low, batch.ground_resolution_m)
+        condition = self.network.encode(self._source(batch), batch.ground_resolution_m)
         x0 = self.network.to_model_space(batch.high, condition)
         if self.kind == "l1":
             return F.l1_loss(regress(self.network, self.config, condition), x0)
@@ -32,6 +33,15 @@ class Objective(nn.Module):
         prediction = self.network(noisy, batch.times.to(x0), condition)
         error = (prediction - target).square().mean(dim=(1, 2, 3))
         return (loss_weights(self.config.schedule, self.weighting, times).to(error) * error).mean()
+
+    def _source(self, batch: Batch) -> Tensor:
+        """What the examples are made from: (n, 3, side, side) in [-1, 1]; of some the network's own output."""
+        own = batch.second_stage
+        if not own.any():
+            return batch.low
+        source, resolution = batch.low.clone(), batch.ground_resolution_m[own] * self.config.network.scale
+        source[own] = first_stage_output(self.network, self.config, batch.low[own], resolution, batch.first_noise[own])
+        return source
 
 
 def regress(network: CascadeNetwork, config: ModelConfig, condition: Condition) -> Tensor:

@@ -19,6 +19,7 @@ class TrainingSettings:
 
     ``epochs`` above 0 sets the number of steps. ``objective``: diffusion, or l1 for the regression baseline; of
     MetaEarth-MM vae, then flow, where ``scene_weight`` is that of the scene consistency loss; l1 for its baseline.
+    ``second_stage``: the share of a cascade's examples whose source is the network's own first-stage output.
     ``precision``: that of the network; weights and optimiser are float32 always.
     """
 
@@ -28,6 +29,7 @@ class TrainingSettings:
     accumulation: int = 1
     crop: int = 128
     degradation: str = "area"
+    second_stage: float = 0.0
     learning_rate: float = 4e-4
     final_learning_rate: float = 1e-5
     warmup: int = 200

@@ -21,6 +21,7 @@ from backend.scene.modality import find_modality
 from backend.training.chips import ChipSet, is_chip_set
 from backend.training.data import Picture, Pool, training_pool, validation_pool
 from backend.training.examples import Cropping, Examples
+from backend.training.first_stage import require_first_stage
 from backend.training.objective import Objective
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
 from backend.training.scene_objective import FlowObjective, RegressionObjective, VaeObjective
@@ -98,7 +99,9 @@ class CascadeTask:
     def examples(self, pool: Pool) -> Examples:
         """See `Task`."""
         network, s = self.config.network, self.settings
-        cropping = Cropping(s.crop, network.scale, network.context, s.degradation)
+        cropping = Cropping(s.crop, network.scale, network.context, s.degradation, s.second_stage)
+        if s.second_stage:
+            require_first_stage(network, cropping.low_side)
         return Examples(pool, cropping, self.config.schedule, s.times, s.seed)
 
     def picture(self, objective: Objective, examples: Examples, device: torch.device) -> Image.Image:

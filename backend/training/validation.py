@@ -11,17 +11,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.diffusion.flow import adams_bashforth
-from backend.diffusion.losses import data_prediction
-from backend.diffusion.samplers import Level, dpm_solver_pp_2m, log_snr_levels
-from backend.models.bundle import ModelConfig
-from backend.models.cascade_network import CascadeNetwork, Condition, upsample
+from backend.models.cascade_network import upsample
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.training.examples import Examples, collate
+from backend.training.first_stage import SAMPLING_STEPS, sample
 from backend.training.objective import Objective, regress
 from backend.training.scene_examples import SceneExamples
 from backend.training.scene_objective import FlowObjective, RegressionObjective, SceneBatch, VaeObjective
 
-LOSS_EXAMPLES, PICTURES, SAMPLING_STEPS = 64, 4, 12
+LOSS_EXAMPLES, PICTURES = 64, 4
 
 
 @torch.inference_mode()
@@ -90,16 +88,6 @@ def _others(network: SceneNetwork, batch: SceneBatch, z: Tensor) -> Tensor:
         return network(streams)[1][0, 1:]
 
     return adams_bashforth(velocity, batch.noise[0, 1:], SAMPLING_STEPS)
-
-
-def sample(network: CascadeNetwork, config: ModelConfig, noise: Tensor, condition: Condition) -> Tensor:
-    """x_0 from noise, (n, 3, h, w), in a few quick steps."""
-
-    def denoise(noisy: Tensor, level: Level) -> Tensor:
-        time = torch.full((len(noisy),), level.time, dtype=torch.float32, device=noisy.device)
-        return data_prediction(config.prediction, network(noisy, time, condition), noisy, level.alpha, level.sigma)
-
-    return dpm_solver_pp_2m(denoise, noise, log_snr_levels(config.schedule, SAMPLING_STEPS))
 
 
 def _as_picture(images: Tensor) -> Image.Image:

@@ -22,12 +22,13 @@ from backend.models.bundle import find_bundle, open_bundle
 from backend.raster.averaging import average_down
 from backend.training.checkpoint import CHECKPOINT
 from backend.training.chips import ChipFacts, ChipSet, CutChip, write_shard
-from backend.training.data import ChipPool, PictureFolder, is_rgb
+from backend.training.data import ChipPool, PictureFolder, is_rgb, training_pool
 from backend.training.examples import BatchNumbers, Cropping, Examples, collate
 from backend.training.processes import Processes
 from backend.training.run import train_bundle
 from backend.training.settings import TrainingSettings, changed
 from backend.training.split import ImageEntry, entries, entries_of, load_collection, require_training_split
+from backend.training.tasks import task_of
 from backend.training.trainer import Trainer, learning_rate
 from backend.training.verbs import beginning
 
@@ -124,6 +125,28 @@ def test_examples_repeat_by_number(imagery, degradation):
 def test_an_unknown_degradation_is_refused():
     with pytest.raises(PlanError, match="no degradation 'rain'; known: area, bicubic, high-order"):
         Cropping(64, 4, 4, "rain")
+
+
+def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, imagery):
+    """The target and the averages of the source stay; its detail is the network's, and no gradient goes through it."""
+    plain, own = (dataclasses.replace(SETTINGS, crop=160, second_stage=share) for share in (0.0, 0.5))
+    pool = training_pool(imagery, 160, 0)
+    batches = [collate([task_of(small_model.config, s).examples(pool)[n] for n in range(6)]) for s in (plain, own)]
+    assert not batches[0].second_stage.any() and 0 < int(batches[1].second_stage.sum()) < 6
+    assert torch.equal(batches[0].high, batches[1].high) and torch.equal(batches[0].noise, batches[1].noise)
+    objective = task_of(small_model.config, own).objective(small_model.load(torch.float32))
+    source, low, chosen = objective._source(batches[1]), batches[1].low, batches[1].second_stage
+    assert torch.equal(source[~chosen], low[~chosen]) and not source.requires_grad
+    assert (source[chosen] - low[chosen]).abs().mean() > 1 / 255
+    assert torch.equal(source, objective._source(batches[1]))
+    assert float(objective(batches[1])) != float(objective(batches[0]))
+
+
+@pytest.mark.parametrize("crop", [32, 132])
+def test_a_crop_that_the_network_cannot_make_itself_is_told(small_model, imagery, crop):
+    settings = dataclasses.replace(SETTINGS, crop=crop, second_stage=0.5)
+    with pytest.raises(PlanError, match="choose another crop"):
+        task_of(small_model.config, settings).examples(training_pool(imagery, crop, 0))
 
 
 @pytest.mark.parametrize("degradation", ["area", "bicubic"])
