@@ -1,7 +1,7 @@
 """MetaEarth-MM's network (arXiv 2605.20090): scene inference over the streams of all modalities, routed generator.
 
-The figure of the paper gives the parts; sizes, rotary positions, attention within a stream in the generator, and
-padding of missing streams are choices of this project.
+The figure of the paper gives the parts; sizes, rotary positions, the mean over streams beside the joint attention,
+attention within a stream in the generator, and padding of missing streams are choices of this project.
 """
 
 from __future__ import annotations
@@ -124,22 +124,28 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class InferenceBlock(nn.Module):
-    """Partition AdaLN, joint attention over the tokens of all streams, partition AdaLN, one shared feed-forward."""
+    """Partition AdaLN, joint attention over the tokens of all streams, partition AdaLN, one shared feed-forward.
+
+    Beside the attention each token is given the mean of the streams at its own place [ours]: a small network need not
+    learn first that the same place is where to look.
+    """
 
     def __init__(self, config: SceneNetworkConfig) -> None:
         super().__init__()
         self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
         self.attention = Attention(config.width, config.heads)
+        self.here = nn.Linear(config.width, config.width)
         self.feed_forward = FeedForward(config.width, config.mlp_ratio)
 
     def forward(
-        self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], mask: Tensor | None
+        self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], present: Tensor | None
     ) -> Tensor:
         """(batch, streams, tokens, width) and (batch, streams, 1, width) -> the tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
-        streams = x.shape[1]
-        joint = self.attention(modulated(x, shift1, scale1).flatten(1, 2), _repeated(place, streams), mask)
-        x = x + gate1 * joint.unflatten(1, (streams, -1))
+        streams, tokens = x.shape[1:3]
+        seen = modulated(x, shift1, scale1)
+        joint = self.attention(seen.flatten(1, 2), _repeated(place, streams), _key_mask(present, tokens))
+        x = x + gate1 * (joint.unflatten(1, (streams, -1)) + self.here(_mean_of_streams(seen, present)))
         return x + gate2 * self.feed_forward(modulated(x, shift2, scale2))
 
 
@@ -200,9 +206,9 @@ class SceneNetwork(nn.Module):
         ``blocks``: as they are after so many of the inference blocks; None: after all.
         """
         x = self.embed(self._patches(streams.latents), streams.modalities)
-        place, mask = self._place(streams.latents), _key_mask(streams.present, x.shape[2])
+        place = self._place(streams.latents)
         for block in self.inference[:blocks]:
-            x = self._run(block, x, condition, place, mask)
+            x = self._run(block, x, condition, place, streams.present)
         return x
 
     def velocities(self, streams: Streams, scene: Tensor, condition: Tensor) -> Tensor:
@@ -248,6 +254,14 @@ def _zeroed(linear: nn.Linear) -> nn.Linear:
 def _repeated(place: tuple[Tensor, Tensor], streams: int) -> tuple[Tensor, Tensor]:
     """Tokens of all streams that show one place have one position."""
     return place[0].repeat(streams, 1), place[1].repeat(streams, 1)
+
+
+def _mean_of_streams(x: Tensor, present: Tensor | None) -> Tensor:
+    """Over the streams that are there: (batch, streams, tokens, width) -> (batch, 1, tokens, width)."""
+    if present is None:
+        return x.mean(dim=1, keepdim=True)
+    share = (present / present.sum(dim=1, keepdim=True)).to(x.dtype)[:, :, None, None]
+    return (x * share).sum(dim=1, keepdim=True)
 
 
 def _key_mask(present: Tensor | None, tokens: int) -> Tensor | None:

@@ -49,10 +49,11 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 
 
 class PictureVae(nn.Module):
-    """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) of unit variance, and back.
+    """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) of unit variance in the mean, and back.
 
     Linear maps of the folded pixels, and what convolutions add: amplitudes need not pass a normalisation [ours].
-    ``mean`` and ``deviation`` standardise the latents; they follow training's latents and are saved with the weights.
+    ``mean`` (a channel) and ``deviation`` (one number, so that an error of a latent weighs what it does to the picture)
+    standardise the latents; they follow training's latents and are saved with the weights.
     """
 
     def __init__(self, config: VaeConfig) -> None:
@@ -77,7 +78,7 @@ class PictureVae(nn.Module):
         self.project = nn.Conv2d(3 * config.fold**2, config.channels, 1)
         self.expand = nn.Conv2d(config.channels, 3 * config.fold**2, 1)
         self.mean = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
-        self.deviation = nn.Parameter(torch.ones(config.channels), requires_grad=False)
+        self.deviation = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of the latents, not yet standardised."""
@@ -88,11 +89,11 @@ class PictureVae(nn.Module):
     def encode(self, pictures: Tensor) -> Tensor:
         """The latents' means, standardised."""
         mean, _ = self.posterior(pictures)
-        return (mean - _per_channel(self.mean)) / _per_channel(self.deviation)
+        return (mean - _per_channel(self.mean)) / self.deviation.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """The pictures of standardised latents."""
-        return self.reconstruct(latents * _per_channel(self.deviation) + _per_channel(self.mean))
+        return self.reconstruct(latents * self.deviation.float() + _per_channel(self.mean))
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """The pictures of latents as `posterior` gives them."""
@@ -104,7 +105,7 @@ class PictureVae(nn.Module):
     def follow(self, latents: Tensor, share: float = 0.01) -> None:
         """Move ``mean`` and ``deviation`` a little towards those of some latents."""
         self.mean.lerp_(latents.mean(dim=(0, 2, 3)), share)
-        self.deviation.lerp_(latents.std(dim=(0, 2, 3)), share)
+        self.deviation.lerp_(latents.var(dim=(0, 2, 3)).mean().sqrt(), share)
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def _flag(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 
 def _crs(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
-    return QgsProcessingParameterCrs(field.parameter, tr(field.label), field.default)
+    # qgis_process asks for a CRS that is not optional even where it has a default
+    return QgsProcessingParameterCrs(field.parameter, tr(field.label), field.default, optional=not field.required)
 
 
 def _point(field: JobField, parent: str) -> QgsProcessingParameterDefinition:

@@ -132,7 +132,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return self.parameterAsBool(parameters, name, context)
         if field.kind == "crs":
             crs = self.parameterAsCrs(parameters, name, context)
-            return crs.authid() or crs.toWkt()
+            return crs.authid() or crs.toWkt() or field.default
         if field.kind == "point":
             return self._point(name, parameters, context)
         if field.kind == "bands":
