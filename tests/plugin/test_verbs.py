@@ -36,6 +36,8 @@ def test_every_verb_is_an_algorithm_that_tells_what_it_does(name):
     for parameter in algorithm.parameterDefinitions():
         assert parameter.description() in algorithm.shortHelpString() or parameter.name() == "ALTITUDES"
         assert parameter.help()
+        # what has a default need not be given to qgis_process
+        assert parameter.defaultValue() is None or parameter.checkValueIsAcceptable(None), parameter.name()
     assert algorithm.canExecute()[0]
 
 
