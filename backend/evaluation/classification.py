@@ -70,7 +70,9 @@ def right_answers(
         chosen = rng.integers(len(given.labels), size=training.batch)
         images = turned(_normalised(given.images[chosen]), rng).to(training.device)
         labels = torch.from_numpy(given.labels[chosen]).to(training.device)
-        loss = F.cross_entropy(network(images), labels)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -7,7 +7,8 @@ The paper trains VGG19, ResNet34, ViT-B/32 and ViT-B/16 at 224 pixels (21 to 143
 - resnet: basic blocks (1, 2, 2, 1) in place of (3, 4, 6, 3); 24 to 192 channels in place of 64 to 512; a 3x3 stem
   without pooling, as for small images.
 - vit-coarse, vit-fine: patches of 1/7 and 1/14 of the side, as 32 and 16 pixels of 224 are; 4 layers of width 96 with 3
-  heads in place of 12 of 768 with 12; the mean of the tokens in place of a class token.
+  heads in place of 12 of 768 with 12; the mean of the tokens in place of a class token; no dropout, which on a CPU
+  takes two thirds of the time of a step.
 
 Sources: arXiv 1409.1556 (VGG), 1512.03385 (ResNet), 2010.11929 (ViT).
 """
@@ -80,7 +81,7 @@ class Vit(nn.Module):
         tokens = (size // self.patch) ** 2
         self.place = nn.Parameter(0.02 * torch.randn(1, tokens, width))
         layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
