@@ -19,6 +19,13 @@ def choose_device(asked: str) -> str:
     return "cuda" if available and asked != "cpu" else "cpu"
 
 
+def fix_arithmetic() -> None:
+    """The same pixels in every process on one kind of GPU: no TF32, and the same algorithm for the same convolution."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def fast_bfloat16_on_cpu() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware."""
     capabilities = torch.cpu.get_capabilities()

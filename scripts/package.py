@@ -1,7 +1,7 @@
 """Builds ``build/metaearth.zip``, what QGIS's plugin repository takes; ``--scan`` checks it as the repository does.
 
 Embedded models whose weights are too large for it get a zip of their own, ``build/<id>.zip``, which the plugin's
-options install (Models > Add).
+options install (Settings > Options > MetaEarth).
 
 The zip holds one folder ``metaearth`` with the plugin, the backend and the resources: files that git knows or would
 add, less what `.gitattributes` marks export-ignore. Standard library only; the scan needs bandit, detect-secrets and

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from backend.devices import fix_arithmetic
 from backend.diffusion.losses import data_prediction
 from backend.diffusion.samplers import Level, ddim, dpm_solver_pp_2m, leading_levels, log_snr_levels
 from backend.errors import DeviceError, NetworkOutputError
@@ -34,9 +35,7 @@ class Sampling:
 @functools.lru_cache(maxsize=1)
 def load_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> CascadeNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    fix_arithmetic()
     try:
         return find_bundle(folder).load(dtype).to(device)
     except torch.OutOfMemoryError as error:

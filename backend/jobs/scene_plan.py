@@ -79,7 +79,8 @@ class ScenePlan(JobPlan):
     def facts(self) -> dict[str, Any]:
         """Everything that decides the pixels."""
         own = {
-            "inputs": [[i.modality, Path(i.path).name, i.bands] for i in self.inputs],
+            "source": [[Path(name).name, self.source[name]] for name in sorted(self.source)],
+            "inputs": [[i.modality, sorted({g.path for g in self.inputs}).index(i.path), i.bands] for i in self.inputs],
             "targets": self.targets,
             "modalities": [dataclasses.asdict(modality) for modality in self.modalities],
         }
@@ -142,7 +143,10 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     config = bundle.config
     warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
     if not bundle.has_weights:
-        raise ModelError(f"The model {config.id} has no weights here: train it, or add a zip of it (Models > Add).")
+        raise ModelError(
+            f"The model {config.id} has no weights here: train it, or add a zip of it (Settings > Options > MetaEarth,"
+            " or `python -m backend models --add`)."
+        )
     grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
     warnings += check_resolution(config, grid.pixel_size_m)
@@ -209,7 +213,7 @@ def check_modalities(config: SceneModelConfig, known: list[str], targets: list[s
     found = []
     for target in targets:
         others = [name for name in (known or targets) if name != target]
-        if others and not any(config.saw_together(target, other) for other in others):
+        if config.pairs and others and not any(config.saw_together(target, other) for other in others):
             found.append(ZERO_SHOT.format(find_modality(others[0]).title, find_modality(target).title))
     return found
 
@@ -255,6 +259,8 @@ def _with_rasters(plan: ScenePlan) -> ScenePlan:
     holes = False
     for given in plan.inputs:
         with plan.opened(given) as raster:
+            if not raster.source.shows_any_of(plan.source_grid.crop(plan.area)):
+                raise InputError(f"{Path(given.path).name} shows nothing of the place that is asked for.")
             holes |= raster.source.needs_alpha or raster.source.nodata is not None
     targets = plan.target_modalities
     eight_bit = all(m.is_eight_bit for m in targets)

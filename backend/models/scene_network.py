@@ -78,6 +78,7 @@ class RoutedFeedForward(nn.Module):
 
 
 @functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept must serve training too
 def rotations(rows: int, cols: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines of rotary positions: (rows * cols, channels / 2); half of them turn with the row."""
     frequencies = 100.0 ** (-torch.arange(channels // 4, device=device, dtype=torch.float32) / (channels // 4))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from backend.errors import InputError, MissingCrsError
@@ -258,6 +259,14 @@ class RasterSource:
     def files(self) -> list[str]:
         """The files that the raster is made of: itself, sidecars, and what a VRT refers to."""
         return sorted({self.path, *(name for name in self._file.files if os.path.isfile(name))})
+
+    def shows_any_of(self, grid: Grid) -> bool:
+        """Whether the file's corners and a grid's enclose some ground in common; True where a CRS is not known."""
+        if self._file.crs is None or grid.crs is None:
+            return True
+        left, bottom, right, top = transform_bounds(self._file.crs, grid.crs, *self._file.bounds)
+        xmin, ymin, xmax, ymax = grid.bounds()
+        return left < xmax and right > xmin and bottom < ymax and top > ymin
 
     def fingerprint(self) -> dict[str, list[int]]:
         """What changes when the raster does: size in bytes and time of the last change of each of its files.

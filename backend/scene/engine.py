@@ -17,6 +17,7 @@ from torch import Tensor
 
 from backend.cascade.engine import out_of_memory
 from backend.diffusion.flow import adams_bashforth
+from backend.devices import fix_arithmetic
 from backend.errors import DeviceError, NetworkOutputError
 from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
@@ -59,6 +60,7 @@ class Window:
 @functools.lru_cache(maxsize=1)
 def load_scene_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> SceneNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
+    fix_arithmetic()
     try:
         return find_scene_bundle(folder).load(dtype).to(device)
     except torch.OutOfMemoryError as error:

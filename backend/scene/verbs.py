@@ -73,7 +73,7 @@ def coarse_to_fine(wanted: SceneRequest, grid: Grid, cascade: str, report: Repor
     first = make_scene_plan(dataclasses.replace(wanted, output=str(folder), grid=coarse))
     run_plan(first, report, check)
     finer = Job(str(folder / f"{lead}.tif"), str(Path(wanted.output) / f"{lead}.tif"), stages=stages, model=cascade,
-                seed=wanted.seed, device=wanted.device, executor=wanted.executor)
+                seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
     result = run_plan(make_plan(finer), report, check)
     others = tuple(m for m in wanted.targets if m != lead)
     if others:
@@ -113,6 +113,8 @@ def known_rasters(given: Values) -> tuple[SceneInput, ...]:
         chosen = {name: tuple(int(n) for n in text.split(",")) for name, text in bands.items()}
     except ValueError:
         raise FieldError("Bands: give them as NAME=BAND or NAME=BAND,BAND,BAND.") from None
+    if any(band < 1 for some in chosen.values() for band in some):
+        raise FieldError("Bands: they count from 1.")
     if unknown := sorted(set(chosen) - set(named)):
         raise FieldError(f"Bands: there is no raster of {', '.join(unknown)}.")
     return tuple(SceneInput(name, path, chosen.get(name)) for name, path in named.items())

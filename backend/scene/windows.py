@@ -38,7 +38,9 @@ def observe(readers: Readers, crop: Region) -> list[Observed]:
     for modality, read in readers.values():
         pixels = read(crop)
         if pixels.valid.any():
-            observed.append(Observed(modality.id, modality.to_picture(fill_holes(pixels)), pixels.valid))
+            # colours, not class numbers: between two classes there is no third one
+            picture = modality.to_picture(np.where(pixels.valid, pixels.values, 0))
+            observed.append(Observed(modality.id, fill_holes(Pixels(picture, pixels.valid)), pixels.valid))
     return observed
 
 

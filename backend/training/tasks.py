@@ -100,6 +100,8 @@ class CascadeTask:
         """See `Task`."""
         network, s = self.config.network, self.settings
         cropping = Cropping(s.crop, network.scale, network.context, s.degradation, s.second_stage)
+        if s.second_stage and s.objective == "l1":
+            raise PlanError("second_stage needs a network that is trained to sample: objective=diffusion.")
         if s.second_stage:
             require_first_stage(network, cropping.low_side)
         return Examples(pool, cropping, self.config.schedule, s.times, s.seed)

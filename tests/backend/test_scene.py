@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
 from backend.models.bundle import find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
+from backend.raster.grid import Region
+from backend.raster.source import Pixels
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
+from backend.scene.windows import observe
 from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
 
 from .conftest import SMALL_SCENE, read
@@ -173,7 +177,7 @@ def test_results_lie_on_the_first_rasters_grid_and_say_what_they_are(rgb, scene_
     assert not (tmp_path / "out").joinpath("nir.tif.metaearth-job").exists()
 
 
-def test_an_extent_and_other_targets_give_the_same_pixels(rgb, scene_model, tmp_path):
+def test_an_extent_gives_the_same_pixels_and_another_seed_others(rgb, scene_model, tmp_path):
     translate("--rgb", rgb, "--targets", "nir", "--output", tmp_path / "all", "--model", scene_model.folder)
     whole = read(tmp_path / "all" / "nir.tif")
     with rasterio.open(rgb) as source:
@@ -210,7 +214,8 @@ def test_rasters_of_other_grids_are_laid_onto_the_first(rgb, make_raster, scene_
     assert a.shape == b.shape and np.abs(a - b).mean() < 1
 
 
-def test_bad_requests_get_a_sentence(rgb, scene_model, tmp_path, capsys):
+def test_bad_requests_get_a_sentence(rgb, make_raster, scene_model, tmp_path, capsys):
+    far = make_raster("far.tif", bands=1, transform=Affine(10, 0, 900_000, 0, -10, 1_000_000))
     common = ["--output", str(tmp_path / "out"), "--model", str(scene_model.folder), "--device", "cpu"]
     cases = [
         (["--targets", "nir"], "at least one raster"),
@@ -218,6 +223,8 @@ def test_bad_requests_get_a_sentence(rgb, scene_model, tmp_path, capsys):
         (["--rgb", rgb, "--targets", "lidar"], "lidar is not among"),
         (["--nir", rgb, "--targets", "rgb"], "shows 3 band"),
         (["--rgb", rgb, "--targets", "nir", "--band-choice", "pan=1"], "no raster of pan"),
+        (["--rgb", rgb, "--targets", "nir", "--band-choice", "rgb=0,1,2"], "count from 1"),
+        (["--rgb", rgb, "--pan", far, "--targets", "nir"], "far.tif shows nothing of the place"),
         (["--rgb", rgb, "--targets", "nir", "--model", "metaearth-lite"], "knows no modalities"),
     ]
     for arguments, sentence in cases:
@@ -267,6 +274,48 @@ def test_windows_are_the_same_in_any_company(scene_model):
     np.testing.assert_allclose(alone, together, atol=2e-5)
     np.testing.assert_array_equal(together[1, 0][:, half], windows[1].observed[1].picture[:, half])
     assert [engine.evaluations for engine in engines] == [14, 14]
+
+
+def test_files_of_one_name_in_different_folders_are_different_inputs(make_raster, scene_model, tmp_path):
+    from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
+
+    for year in ("2019", "2020"):
+        (tmp_path / year).mkdir()
+    early, late = (make_raster(f"{year}/t.tif", bands=1) for year in ("2019", "2020"))
+
+    def hash_of(*given):
+        inputs = tuple(SceneInput(name, path) for name, path in zip(("nir", "pan"), given))
+        return make_scene_plan(
+            SceneRequest(inputs, ("rgb",), str(tmp_path / "out"), str(scene_model.folder), device="cpu")
+        ).sha256
+
+    assert hash_of(early, late) == hash_of(early, late) != hash_of(late, early)
+    assert hash_of(early, early) not in (hash_of(early, late), hash_of(late, late))
+
+
+def test_a_hole_in_a_map_gets_no_classes_of_its_own():
+    """Halfway between wood and road there is no third class: what is filled are colours."""
+    osm = find_modality("osm")
+    wood, road = osm.classes[-1].value, osm.classes[2].value
+    values = np.full((1, 8, 24), wood, np.float32)
+    values[:, :, 16:] = road
+    valid = np.ones((8, 24), bool)
+    valid[:, 8:16] = False
+    crop = Region(0, 0, 8, 24)
+    seen = observe({"osm": (osm, lambda region: Pixels(values, valid))}, crop)[0].picture
+    colours = osm.to_picture(values)
+    low, high = colours.min(axis=(1, 2), keepdims=True), colours.max(axis=(1, 2), keepdims=True)
+    assert (seen >= low - 1e-4).all() and (seen <= high + 1e-4).all()
+    np.testing.assert_array_equal(seen[..., :8], colours[..., :8])
+    np.testing.assert_array_equal(seen[..., 16:], colours[..., 16:])
+
+
+def test_a_network_that_was_used_can_be_trained():
+    """What is remembered between calls was first made without gradients."""
+    network, given = lively(), streams(side=16)
+    with torch.inference_mode():
+        network(given)
+    network(given)[1].square().mean().backward()
 
 
 def test_an_interrupted_translation_is_resumed(rgb, scene_model, tmp_path, capsys):

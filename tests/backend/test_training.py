@@ -149,6 +149,12 @@ def test_a_crop_that_the_network_cannot_make_itself_is_told(small_model, imagery
         task_of(small_model.config, settings).examples(training_pool(imagery, crop, 0))
 
 
+def test_a_regression_has_no_first_stage_to_sample(small_model, imagery):
+    settings = dataclasses.replace(SETTINGS, crop=160, second_stage=0.5, objective="l1")
+    with pytest.raises(PlanError, match="objective=diffusion"):
+        task_of(small_model.config, settings).examples(training_pool(imagery, 160, 0))
+
+
 @pytest.mark.parametrize("degradation", ["area", "bicubic"])
 def test_the_low_resolution_input_lies_over_the_crop(tmp_path, degradation):
     ramp = np.add.outer(np.arange(160), np.arange(160)) * 0.7
