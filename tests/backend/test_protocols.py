@@ -177,6 +177,10 @@ def test_the_ablations_compare_one_shot_and_degradation(small_model, one_shot, i
     ]
     assert [r["evaluations a pixel"] for r in rows[:5]] == [0.0, 6.0, 3.0, 0.0, 3.0]
     assert rows[7]["consistency dB"]["value"] < rows[4]["consistency dB"]["value"]
+    less = [r.get("Fréchet, less the line above") for r in rows]
+    assert [k for k, found in enumerate(less) if found] == [2, 5, 8] and less[5]["value"] == 0
+    distance = next(name for name in rows[0] if name.startswith("Fréchet distance"))
+    assert less[2]["value"] == pytest.approx(rows[2][distance]["value"] - rows[1][distance]["value"])
     assert {p.name for p in tmp_path.glob("*.png")} == {
         "cascade-4-px.png", "degradation-clean.png", "degradation-degraded.png"
     }

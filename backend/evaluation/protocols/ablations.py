@@ -18,6 +18,7 @@ from backend.cascade.engine import Engine
 from backend.devices import choose_device
 from backend.errors import PlanError
 from backend.evaluation.chips import Chip, held_out_chips, low_resolution
+from backend.evaluation.distances import frechet_difference, kernel_difference
 from backend.evaluation.features import Extractor, load_extractor
 from backend.evaluation.makers import Maker, Pixels, bicubic, cascade, generator, side_by_side
 from backend.evaluation.protocols.fid import Images, distance_columns, make_all
@@ -32,7 +33,8 @@ from backend.training.degradation import degrade, draw
 
 NOTES = (
     "Distances as in `evaluate fid`. Octave power: generated over real, the three octaves below the Nyquist frequency."
-    " Consistency: the result averaged down against the clean input. Brackets: 95 % bootstrap intervals over places.",
+    " Consistency: the result averaged down against the clean input. Less the line above: of the same chips, drawn"
+    " together; below 0 the line is nearer to real imagery. Brackets: 95 % bootstrap intervals over places.",
 )
 
 
@@ -92,8 +94,12 @@ def ablations(settings: AblationSettings, report: Report, check: Check) -> Table
     settings.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     shown: dict[tuple[str, str], list[list[Pixels]]] = {}
+    above: dict[tuple[str, str], NDArray[np.float64]] = {}
     for trial in trials:
-        made, row = run_trial(trial, truth, extractor, settings.seed, report, check)
+        made, features, row = run_trial(trial, truth, extractor, settings.seed, report, check)
+        if trial.engine:
+            rival = above.setdefault((trial.ablation, trial.given), features)
+            row |= {} if rival is features else differences(truth, features, rival)
         rows.append(row)
         lines = shown.setdefault((trial.ablation, trial.given), [[low] for low in trial.lows[:6]])
         for line, image in zip(lines, made):
@@ -155,10 +161,18 @@ def degraded(picture: Pixels, scale: int, rng: np.random.Generator) -> Pixels:
     return degrade(image, scale, draw(rng), rng).numpy() * 255
 
 
+def differences(truth: Truth, features: NDArray[np.float64], above: NDArray[np.float64]) -> Row:
+    """How much nearer to the real chips one method comes than the one in the line above."""
+    return {
+        "Fréchet, less the line above": frechet_difference(truth.features, features, above, truth.places),
+        "kernel, less the line above": kernel_difference(truth.features, features, above, clusters=truth.places),
+    }
+
+
 def run_trial(
     trial: Trial, truth: Truth, extractor: Extractor, seed: int, report: Report, check: Check
-) -> tuple[Images, Row]:
-    """What the trial made, and its line of the table."""
+) -> tuple[Images, NDArray[np.float64], Row]:
+    """What the trial made, as images and as features, and its line of the table."""
     before = trial.engine.evaluations if trial.engine else 0
     gsds = [chip.gsd_m for chip in truth.chips]
     made = make_all(trial.make, trial.lows, gsds, seed, f"{trial.method}, {trial.given}", report, check)
@@ -167,13 +181,14 @@ def run_trial(
     clean = [low_resolution(chip.pixels, scale) for chip in truth.chips]
     of_real, of_made = (powers(list(images.astype(np.float32))) for images in (truth.images, made))
     window = trial.engine.config.network.tile**2 if trial.engine else 0
-    return made, {
+    features = extractor(made, report, check)
+    return made, features, {
         "ablation": trial.ablation,
         "input": trial.given,
         "made by": trial.method,
         "n": len(made),
         "places": len(set(truth.places)),
-        **distance_columns(extractor, truth.features, extractor(made, report, check), truth.places),
+        **distance_columns(extractor, truth.features, features, truth.places),
         "octave power": octave_ratios(of_real, of_made, truth.places),
         "consistency dB": mean_estimate([consistency_db(m, c) for m, c in zip(made, clean)], truth.places),
         "evaluations a pixel": round(spent * window / (made.size / 3), 1),
