@@ -18,6 +18,7 @@ from qgis.core import (
 from ...backend.protocol import FIELDS, PLAN_FILE
 from ..core.backend_client import BackendError
 from ..core.jobs import resume_job
+from ..core.paths import absolute
 from ..core.results import metaearth_tags
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
@@ -74,7 +75,7 @@ class ResumeJob(MetaEarthAlgorithm):
                          feedback: QgsProcessingFeedback) -> Dict[str, Any]:
         """Finish the job; whatever goes wrong leaves as a QgsProcessingException with a sentence."""
         try:
-            folder = self.parameterAsString(parameters, FOLDER, context)
+            folder = absolute(self.parameterAsString(parameters, FOLDER, context))
             result = resume_job(folder, self.parameterAsString(parameters, EXECUTOR, context), feedback)
         except BackendError as error:
             raise QgsProcessingException(str(error)) from error

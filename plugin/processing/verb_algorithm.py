@@ -22,6 +22,7 @@ from ...backend.protocol import FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
 from ..core.layers import layer_source
+from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
 from ..core.translate import tr
@@ -161,7 +162,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         """Ask the backend; its sentence leaves as a QgsProcessingException."""
         places = {f.name: self._place(f, parameters, context) for f in self.verb.fields if f.kind in WRITTEN}
         try:
-            values = check_fields(self.verb.fields, {**self._values, **places})
+            values = check_fields(self.verb.fields, {
+                **self._values, **{name: absolute(place) for name, place in places.items()}})
             told = run_verb(self.verb, values, feedback)
         except (BackendError, FieldError) as error:
             raise QgsProcessingException(str(error)) from error

@@ -59,6 +59,12 @@ def test_a_view_is_a_georeferenced_raster_at_the_altitudes_resolution(scene, tmp
     assert view(scene, tmp_path / "again.tif", 48 * 5 / (2 * math.tan(math.radians(30))))["EVALUATIONS"] == 0
 
 
+def test_relative_names_are_of_the_folder_that_qgis_is_in(scene, here):
+    found = view("scene.tif", "view.tif", 1000, WORLD="world")
+    assert (here / "view.tif").is_file() and found["OUTPUT"] == "view.tif"
+    assert Path(found["WORLD"]) == here / "world" and (here / "world").is_dir()
+
+
 def test_the_centre_of_a_view_may_be_in_any_crs(scene, tmp_path):
     layer = QgsRasterLayer(scene)
     centre = layer.extent().center()
