@@ -1,10 +1,18 @@
 """The panel's second tab in real QGIS widgets over the real backend and its tiny model."""
 
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingContext,
+    QgsProcessingParameters,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+)
 from qgis.PyQt.QtCore import QCoreApplication, QPoint, Qt, QTranslator
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QGroupBox, QLabel, QScrollArea
@@ -87,6 +95,17 @@ def test_the_tab_asks_for_what_the_toolbox_would(tab, layer):
     tab.tools.python_action.trigger()
     copied = QgsApplication.clipboard().text()
     assert copied.startswith('processing.run("metaearth:translatemodality"') and layer.source() in copied
+
+
+def test_several_modalities_survive_the_way_through_a_terminal(tab):
+    tab.form.show_values({"TARGETS": ["nir", "osm"]})
+    tab.tools.terminal_action.trigger()
+    words = dict(word.split("=", 1) for word in shlex.split(QgsApplication.clipboard().text()) if "=" in word)
+    algorithm = QgsApplication.processingRegistry().algorithmById("metaearth:translatemodality")
+    targets = algorithm.parameterDefinition("TARGETS")
+    assert targets.checkValueIsAcceptable(words["TARGETS"])
+    context = QgsProcessingContext()
+    assert QgsProcessingParameters.parameterAsEnumStrings(targets, words, context) == ["nir", "osm"]
 
 
 def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
