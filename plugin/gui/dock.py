@@ -153,7 +153,7 @@ class GenerateDock(QgsDockWidget):
 
     def source(self) -> Optional[QgsRasterLayer]:
         """The layer that results of the tab in front are made of."""
-        return self.form.layer() if self._page.isVisible() else self.modalities.form.lead()
+        return self.form.layer() if self.tabs.currentWidget() is self._page else self.modalities.form.lead()
 
     def parameters(self) -> Dict[str, Any]:
         """The algorithm's parameters without OUTPUT."""
