@@ -256,7 +256,8 @@ class GenerateDock(QgsDockWidget):
         self.form.next_seed()
 
     def resume(self, folder: str, name: str) -> None:
-        """Finish an interrupted job."""
+        """Finish an interrupted job; its progress is in the first tab, whichever tab it was begun in."""
+        self.tabs.setCurrentWidget(self._page)
         made = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
         self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None), [])
 

@@ -80,6 +80,6 @@ class ResumeJob(MetaEarthAlgorithm):
         except BackendError as error:
             raise QgsProcessingException(str(error)) from error
         if self.parameterAsBool(parameters, LOAD, context) and context.project():
-            source = Path(metaearth_tags(result.outputs[-1]).get("source", "")).stem
-            load_results(source, result, context.project(), context)
+            named_after = metaearth_tags(result.outputs[-1]).get("source") or result.outputs[-1]
+            load_results(Path(named_after).stem, result, context.project(), context)
         return job_outputs(result)

@@ -179,10 +179,22 @@ def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window
     assert ended(tab) == "Cancelled."
     (folder,) = tmp_path.rglob("*.metaearth-job")
     dock.resume(str(folder), "large")
+    assert dock.run_box.isVisible()
     events_until(lambda: not dock.runs, 240)
     (made,) = group("large – MetaEarth")
     assert made.name() == "large – Near infrared, tiny-mm, seed 4 (synthetic)"
     assert Path(made.source()) == tmp_path / "results" / "nir.tif"
+
+
+@pytest.mark.parametrize(("source", "name"), [("", "nir"), ("town.tif", "town")])
+def test_a_scene_from_nothing_is_resumed_by_the_name_of_its_result(dock, module, monkeypatch, source, name):
+    resumed = []
+    plugin = module("plugin.plugin").MetaEarthPlugin(None)
+    plugin.dock = dock
+    monkeypatch.setattr(plugin, "open_dock", lambda: None)
+    monkeypatch.setattr(dock, "resume", lambda *values: resumed.append(values))
+    plugin._resume(module("backend.protocol").UnfinishedJob("job", source, "results/nir.tif", ""))
+    assert resumed == [("job", name)]
 
 
 def test_the_bar_moves_while_windows_are_made(tab):
