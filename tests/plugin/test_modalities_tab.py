@@ -244,6 +244,14 @@ def test_the_tab_comes_back_in_the_next_session(dock, module, window, tab):
     other.close_for_good()
 
 
+def test_what_belongs_to_one_layer_does_not_come_back(tab, tmp_path):
+    of_one = {"BAND_CHOICE": "rgb=3,2,1", "OTHER_INPUTS": "snow=a.tif", "SOURCE_RESOLUTION": 3.0, "RESOLUTION": 5.0,
+              "JOB_DIR": str(tmp_path)}
+    tab.form.show_values({**of_one, "STEPS": 3})
+    assert set(of_one) <= set(tab.form.translate_parameters())
+    assert tab.form.own_values()["STEPS"] == 3 and not set(of_one) & set(tab.form.own_values())
+
+
 def focusable(tab):
     """The widgets that Tab goes through, in that order."""
     found, widget = [], tab
