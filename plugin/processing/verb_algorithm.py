@@ -21,7 +21,7 @@ from qgis.core import (
 from ...backend.protocol import FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
-from ..core.layers import layer_source
+from ..core.layers import layer_source, shown_bands
 from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
@@ -138,7 +138,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return self._point(name, parameters, context)
         if field.kind == "bands":
             layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
-            return band_values(self, field, parameters, context, layer.bandCount() if layer else 0)
+            chosen = band_values(self, field, parameters, context, layer.bandCount() if layer else 0)
+            return chosen or (shown_bands(layer) if layer else None)
         raise FieldError(tr("{} cannot be given in QGIS.").format(tr(field.label)))
 
     def _point(self, name: str, parameters: Values, context: QgsProcessingContext) -> Optional[List[float]]:

@@ -15,6 +15,7 @@ from qgis.core import (
     QgsCoordinateTransform,
     QgsFeature,
     QgsGeometry,
+    QgsMultiBandColorRenderer,
     QgsPointXY,
     QgsProcessingException,
     QgsProject,
@@ -75,6 +76,16 @@ def test_the_centre_of_a_view_may_be_in_any_crs(scene, tmp_path):
     there = to_degrees.transform(centre)
     other = view(scene, tmp_path / "c.tif", 1000, CENTRE=f"{there.x():.9f},{there.y():.9f} [EPSG:4326]")
     assert np.array_equal(pixels(other["OUTPUT"]), pixels(middle["OUTPUT"]))
+
+
+def test_a_view_has_the_bands_that_qgis_shows(scene, tmp_path):
+    layer = QgsRasterLayer(scene, "scene")
+    layer.setRenderer(QgsMultiBandColorRenderer(layer.dataProvider(), 3, 2, 1))
+    shown = view(layer, tmp_path / "shown.tif", 1000)
+    chosen = view(scene, tmp_path / "chosen.tif", 1000, BANDS=[3, 2, 1])
+    other = view(layer, tmp_path / "other.tif", 1000, BANDS=[1, 2, 3])
+    assert np.array_equal(pixels(shown["OUTPUT"]), pixels(chosen["OUTPUT"]))
+    assert not np.array_equal(pixels(shown["OUTPUT"]), pixels(other["OUTPUT"]))
 
 
 def line_layer(points, crs, z=None):
