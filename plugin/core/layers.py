@@ -93,8 +93,12 @@ def own_pixel_size(layer: QgsRasterLayer) -> Optional[Tuple[float, float]]:
 
 def plain_file(layer: QgsRasterLayer) -> Optional[str]:
     """The layer's file from the root, if it is one that the backend reads with the same CRS; None otherwise."""
-    provider = layer.dataProvider()
-    if layer.providerType() != "gdal" or provider.crs() != layer.crs():
+    return None if layer.dataProvider().crs() != layer.crs() else own_file(layer)
+
+
+def own_file(layer: QgsRasterLayer) -> Optional[str]:
+    """The layer's file from the root, if it is one that the backend reads, in whatever CRS; None otherwise."""
+    if layer.providerType() != "gdal":
         return None
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
     path = parts.get("path") or ""

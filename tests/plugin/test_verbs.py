@@ -88,6 +88,13 @@ def test_a_view_has_the_bands_that_qgis_shows(scene, tmp_path):
     assert not np.array_equal(pixels(shown["OUTPUT"]), pixels(other["OUTPUT"]))
 
 
+def test_a_crs_that_only_qgis_knows_is_told(tmp_path):
+    layer = QgsRasterLayer(write_raster(tmp_path / "bare.tif", 48, epsg=None), "bare")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32611"))
+    with pytest.raises(QgsProcessingException, match="The layer bare: .* was set in QGIS only. .* Assign projection."):
+        view(layer, tmp_path / "view.tif", 1000)
+
+
 def line_layer(points, crs, z=None):
     layer = QgsVectorLayer(f"LineString{'Z' if z else ''}?crs={crs}", "path", "memory")
     feature = QgsFeature()
