@@ -181,7 +181,7 @@ class MetaEarthPlugin(QObject):
     def _resume(self, job: UnfinishedJob) -> None:
         self.open_dock()
         if self.dock:
-            self.dock.resume(job.folder, Path(job.input).stem)
+            self.dock.resume(job.folder, Path(job.input or job.output).stem)
 
     def _action(self, text: str, slot: Callable) -> QAction:
         action = QAction(QIcon(ICON_PATH), text, self.iface.mainWindow())

@@ -5,7 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any, Dict
 
-from qgis.core import QgsProcessingAlgorithm, QgsProcessingContext, QgsProcessingOutputLayerDefinition, QgsProject
+from qgis.core import (
+    QgsProcessingAlgorithm,
+    QgsProcessingContext,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingParameterEnum,
+    QgsProject,
+)
 
 from .translate import tr
 
@@ -32,12 +38,17 @@ def python_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) ->
 
 def terminal_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> str:
     """`qgis_process run ...`."""
-    values = [f"{name}={_text(value)}" for name, value in plain(parameters).items()]
+    values = [f"{name}={text}" for name, text in _texts(algorithm, parameters).items()]
     return " ".join(["qgis_process", "run", algorithm.id(), "--", *map(shlex.quote, values)])
 
 
-def _text(value: Any) -> str:
-    return ";".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _texts(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> Dict[str, str]:
+    """The values as QGIS reads them from text: it splits an enum at commas, other lists at semicolons."""
+    found = {}
+    for name, value in plain(parameters).items():
+        mark = "," if isinstance(algorithm.parameterDefinition(name), QgsProcessingParameterEnum) else ";"
+        found[name] = mark.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return found
 
 
 def add_to_history(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> None:
@@ -53,6 +64,6 @@ def add_to_history(algorithm: QgsProcessingAlgorithm, parameters: Parameters) ->
         ProcessingLog.addToLog(command)
         return
     entry = {"python_command": command, "process_command": terminal_command(algorithm, parameters),
-             "algorithm_id": algorithm.id(), "parameters": {k: _text(v) for k, v in plain(parameters).items()},
+             "algorithm_id": algorithm.id(), "parameters": _texts(algorithm, parameters),
              "log": tr("Started from the MetaEarth panel.")}
     registry.addEntry("processing", entry)

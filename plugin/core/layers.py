@@ -35,6 +35,7 @@ from qgis.PyQt.QtCore import Qt
 
 from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS, data_home
 from .extents import on_ellipsoid
+from .paths import absolute
 from .translate import tr
 
 SNAP_PIXELS = ANCHOR_STEP
@@ -91,16 +92,20 @@ def own_pixel_size(layer: QgsRasterLayer) -> Optional[Tuple[float, float]]:
 
 
 def plain_file(layer: QgsRasterLayer) -> Optional[str]:
-    """The layer's file, if it is one that the backend reads with the same CRS; None otherwise."""
-    provider = layer.dataProvider()
-    if layer.providerType() != "gdal" or provider.crs() != layer.crs():
+    """The layer's file from the root, if it is one that the backend reads with the same CRS; None otherwise."""
+    return None if layer.dataProvider().crs() != layer.crs() else own_file(layer)
+
+
+def own_file(layer: QgsRasterLayer) -> Optional[str]:
+    """The layer's file from the root, if it is one that the backend reads, in whatever CRS; None otherwise."""
+    if layer.providerType() != "gdal":
         return None
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
     path = parts.get("path") or ""
     if parts.get("vsiPrefix") or parts.get("layerName") or parts.get("openOptions") or not os.path.isfile(path):
         return None
     driver = gdal.IdentifyDriver(path)
-    return path if driver and driver.ShortName in RASTER_DRIVERS else None
+    return absolute(path) if driver and driver.ShortName in RASTER_DRIVERS else None
 
 
 def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:

@@ -153,7 +153,7 @@ class GenerateDock(QgsDockWidget):
 
     def source(self) -> Optional[QgsRasterLayer]:
         """The layer that results of the tab in front are made of."""
-        return self.form.layer() if self._page.isVisible() else self.modalities.form.lead()
+        return self.form.layer() if self.tabs.currentWidget() is self._page else self.modalities.form.lead()
 
     def parameters(self) -> Dict[str, Any]:
         """The algorithm's parameters without OUTPUT."""
@@ -256,7 +256,8 @@ class GenerateDock(QgsDockWidget):
         self.form.next_seed()
 
     def resume(self, folder: str, name: str) -> None:
-        """Finish an interrupted job."""
+        """Finish an interrupted job; its progress is in the first tab, whichever tab it was begun in."""
+        self.tabs.setCurrentWidget(self._page)
         made = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
         self._start(made, {"FOLDER": folder}, name, LiveLayer(name, None), [])
 

@@ -43,6 +43,8 @@ from .parameter_form import ParameterForm
 from .rows import ModelRow, SeedRow, add_row, side_by_side
 
 ADVANCED = [field.parameter for field in TRANSLATE.fields if field.advanced]
+OF_ONE_LAYER = ("BAND_CHOICE", "OTHER_INPUTS", "SOURCE_RESOLUTION", "RESOLUTION", "JOB_DIR")
+"""Advanced settings that fit the layers and results of one scene only."""
 OF_NOTHING = [field.parameter for field in GENERATE_PAIR.fields]
 SIZES = {field.name: field for field in GENERATE_PAIR.fields if field.name in ("width", "height", "metres_per_pixel")}
 METRES_PER_PIXEL = 10.0
@@ -211,8 +213,8 @@ class SceneForm(QWidget):
         return {name: value for name, value in {**found, **self._common()}.items() if name in OF_NOTHING}
 
     def own_values(self) -> Dict[str, Any]:
-        """What another session should show too."""
-        return {**self._sizes(), **self._common()}
+        """What another session should show too: nothing that belongs to one layer, where it would act unseen."""
+        return {name: value for name, value in {**self._sizes(), **self._common()}.items() if name not in OF_ONE_LAYER}
 
     def show_values(self, values: Dict[str, Any]) -> None:
         """Show the values of another session; layers and extent are of this one."""

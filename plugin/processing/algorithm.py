@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional, Tuple
 
 from qgis.core import (
@@ -79,8 +80,13 @@ def job_outputs(result: JobResult) -> Dict[str, Any]:
 
 def load_results(source: str, result: JobResult, project: Any, context: QgsProcessingContext,
                  renderer: Optional[QgsRasterRenderer] = None) -> None:
-    """Have QGIS load every raster of a job on completion, named and styled after its source, marked as synthetic."""
-    for path, name in zip([*result.outputs, *result.statistics], layer_names(source, result)):
+    """Have QGIS load every raster of a job on completion, named and styled after its source, marked as synthetic.
+
+    A result that Processing loads already keeps the name that it was asked for by, which may be relative.
+    """
+    asked = {os.path.abspath(name): name for name in context.layersToLoadOnCompletion()}
+    for written, name in zip([*result.outputs, *result.statistics], layer_names(source, result)):
+        path = asked.get(os.path.abspath(written), written)
         if not context.willLoadLayerOnCompletion(path):
             context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails(name, project, ""))
         details = context.layerToLoadOnCompletionDetails(path)

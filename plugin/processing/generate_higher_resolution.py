@@ -40,6 +40,7 @@ from ..core.layers import (
     snapshot_grid,
     write_snapshot,
 )
+from ..core.paths import absolute
 from ..core.styles import result_renderer
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
@@ -202,7 +203,8 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
             extent = extent or request.source.extent
             scalars["source_resolution"] = None if request.source.crs.isValid() else scalars["source_resolution"]
         corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]
-        return Job.from_dict({**scalars, "input": path, "output": output, "extent": corners, "bands": request.bands})
+        return Job.from_dict({**scalars, "input": path, "output": absolute(output), "extent": corners,
+                              "bands": request.bands})
 
 
 def _check_place(layer: QgsRasterLayer, extent: Optional[QgsRectangle], scalars: Values) -> None:

@@ -29,6 +29,7 @@ from qgis.core import (
 )
 
 from ...backend.protocol import FieldError, JobField
+from ..core.paths import absolute
 from ..core.translate import tr
 
 Values = Dict[str, Any]
@@ -154,9 +155,16 @@ _MAKERS: Dict[str, Callable[[JobField, str], QgsProcessingParameterDefinition]] 
 
 def scalar_values(algorithm: QgsProcessingAlgorithm, fields: Tuple[JobField, ...], parameters: Values,
                   context: QgsProcessingContext) -> Values:
-    """The checked values of all fields that are numbers, choices or texts; `FieldError` with a sentence."""
-    return {field.name: field.check(algorithm.parameterAsString(parameters, field.parameter, context))
-            for field in fields if field.kind in SCALAR_KINDS}
+    """The checked values of all fields that are numbers, choices or texts; `FieldError` with a sentence.
+
+    Folders are told from the root.
+    """
+    found = {}
+    for field in fields:
+        if field.kind in SCALAR_KINDS:
+            text = algorithm.parameterAsString(parameters, field.parameter, context)
+            found[field.name] = field.check(absolute(text) if field.kind == "folder" else text)
+    return found
 
 
 def band_values(algorithm: QgsProcessingAlgorithm, field: JobField, parameters: Values, context: QgsProcessingContext,

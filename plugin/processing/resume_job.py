@@ -18,6 +18,7 @@ from qgis.core import (
 from ...backend.protocol import FIELDS, PLAN_FILE
 from ..core.backend_client import BackendError
 from ..core.jobs import resume_job
+from ..core.paths import absolute
 from ..core.results import metaearth_tags
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
@@ -74,11 +75,11 @@ class ResumeJob(MetaEarthAlgorithm):
                          feedback: QgsProcessingFeedback) -> Dict[str, Any]:
         """Finish the job; whatever goes wrong leaves as a QgsProcessingException with a sentence."""
         try:
-            folder = self.parameterAsString(parameters, FOLDER, context)
+            folder = absolute(self.parameterAsString(parameters, FOLDER, context))
             result = resume_job(folder, self.parameterAsString(parameters, EXECUTOR, context), feedback)
         except BackendError as error:
             raise QgsProcessingException(str(error)) from error
         if self.parameterAsBool(parameters, LOAD, context) and context.project():
-            source = Path(metaearth_tags(result.outputs[-1]).get("source", "")).stem
-            load_results(source, result, context.project(), context)
+            named_after = metaearth_tags(result.outputs[-1]).get("source") or result.outputs[-1]
+            load_results(Path(named_after).stem, result, context.project(), context)
         return job_outputs(result)

@@ -21,7 +21,8 @@ from qgis.core import (
 from ...backend.protocol import FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
-from ..core.layers import layer_source
+from ..core.layers import own_file, plain_file, shown_bands
+from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
 from ..core.translate import tr
@@ -118,7 +119,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         if field.kind == "raster":
             if not field.required and parameters.get(name) in (None, ""):
                 return None
-            return own_file(self.parameterAsRasterLayer(parameters, name, context), field)
+            return sound_file(self.parameterAsRasterLayer(parameters, name, context), field)
         if field.kind == "choices":
             return field.check(self.parameterAsEnumStrings(parameters, name, context))
         if field.kind == "extent":
@@ -127,7 +128,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return corners or None
         if field.kind == "rasters":
             layers = self.parameterAsLayerList(parameters, name, context)
-            return field.check([own_file(layer, field) for layer in layers])
+            return field.check([sound_file(layer, field) for layer in layers])
         if field.kind == "flag":
             return self.parameterAsBool(parameters, name, context)
         if field.kind == "crs":
@@ -137,7 +138,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return self._point(name, parameters, context)
         if field.kind == "bands":
             layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
-            return band_values(self, field, parameters, context, layer.bandCount() if layer else 0)
+            chosen = band_values(self, field, parameters, context, layer.bandCount() if layer else 0)
+            return chosen or (shown_bands(layer) if layer else None)
         raise FieldError(tr("{} cannot be given in QGIS.").format(tr(field.label)))
 
     def _point(self, name: str, parameters: Values, context: QgsProcessingContext) -> Optional[List[float]]:
@@ -161,7 +163,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         """Ask the backend; its sentence leaves as a QgsProcessingException."""
         places = {f.name: self._place(f, parameters, context) for f in self.verb.fields if f.kind in WRITTEN}
         try:
-            values = check_fields(self.verb.fields, {**self._values, **places})
+            values = check_fields(self.verb.fields, {
+                **self._values, **{name: absolute(place) for name, place in places.items()}})
             told = run_verb(self.verb, values, feedback)
         except (BackendError, FieldError) as error:
             raise QgsProcessingException(str(error)) from error
@@ -189,12 +192,15 @@ def load_layers(layers: List[Dict[str, Any]], group: str, context: QgsProcessing
         context.addLayerToLoadOnCompletion(path, details)
 
 
-def own_file(layer: Optional[QgsRasterLayer], field: JobField) -> str:
+def sound_file(layer: Optional[QgsRasterLayer], field: JobField) -> str:
     """The file behind a raster layer; `FieldError` if there is none that the backend reads."""
     if layer is None or not layer.isValid():
         raise FieldError(tr("{}: the raster cannot be opened. Check that the file exists and that QGIS can show it.")
                          .format(tr(field.label)))
-    path = layer_source(layer).path
+    path = plain_file(layer)
+    if path is None and own_file(layer):
+        raise FieldError(tr("The layer {}: its coordinate reference system was set in QGIS only. Write it into the "
+                            "file with Assign projection.").format(layer.name()))
     if path is None:
         raise FieldError(tr("The layer {} is no file that the backend reads itself. Save it as GeoTIFF first.")
                          .format(layer.name()))

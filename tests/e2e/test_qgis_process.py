@@ -26,6 +26,13 @@ def test_success_is_0_and_a_georeferenced_file(qgis_process, scene):
     assert "SEED:\t4" in text and "STAGE_OUTPUTS:" in text
 
 
+def test_relative_names_are_of_the_folder_that_the_user_is_in(qgis_process):
+    write_raster(qgis_process.folder / "scene.tif", 16)
+    status, text = qgis_process.run_job(INPUT="scene.tif", STAGES=2, SEED=7, OUTPUT="finer.tif")
+    assert status == 0, text
+    assert qgis_process.results() == ["finer.tif", "finer_stage1.tif", "scene.tif"]
+
+
 def extent(left, right, bottom, top):
     return f"{left},{right},{bottom},{top} [EPSG:32611]"
 

@@ -1,3 +1,4 @@
+import gc
 import importlib
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def module(metaearth):
 def scene(tmp_path):
     """48 x 48 pixels of 10 m, three bands: one window of the tiny model."""
     return qgis_support.write_raster(tmp_path / "scene.tif", 48)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """QGIS's working directory; what is open in it by a relative name is closed before it is left."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    QgsProject.instance().clear()
+    gc.collect()
 
 
 def xyz_layer(folder):

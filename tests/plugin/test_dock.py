@@ -67,6 +67,12 @@ def test_what_cannot_run_says_why(dock, window, tmp_path):
     assert planned(dock)
 
 
+def test_a_closed_panel_still_knows_its_source(dock, layer):
+    dock.modalities.form.layer_boxes["rgb"].setCurrentIndex(0)
+    dock.hide()
+    assert dock.source() is layer
+
+
 def test_a_run_makes_a_group_of_marked_layers(dock, layer, tmp_path):
     dock.form.stages_box.setValue(2)
     planned(dock)

@@ -106,12 +106,13 @@ def test_the_backends_sentence_is_the_exception(scene):
         run(INPUT=scene, MODEL="unknown")
 
 
-def test_all_stages_are_loaded_with_names_and_provenance(qgis_new_project, algorithm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("relative", [False, True])
+def test_all_stages_are_loaded_with_names_and_provenance(qgis_new_project, algorithm, here, monkeypatch, relative):
     from processing.gui import Postprocessing
 
     monkeypatch.setattr(Postprocessing, "iface", None, raising=False)  # there is no window, hence no layer tree's view
-    source = QgsRasterLayer(write_raster(tmp_path / "small.tif", 16), "Valley")
-    output = QgsProcessingOutputLayerDefinition(str(tmp_path / "o.tif"), QgsProject.instance())
+    source = QgsRasterLayer(write_raster(here / "small.tif", 16), "Valley")
+    output = QgsProcessingOutputLayerDefinition("o.tif" if relative else str(here / "o.tif"), QgsProject.instance())
     values = {"INPUT": source, "OUTPUT": output, "STAGES": 2, "MODEL": "tiny", "SEED": 3}
     task, result = in_background(algorithm, values)
     wait_for(lambda: finished(result), 120)

@@ -1,10 +1,18 @@
 """The panel's second tab in real QGIS widgets over the real backend and its tiny model."""
 
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from qgis.core import QgsApplication, QgsProject, QgsRasterLayer, QgsRectangle
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingContext,
+    QgsProcessingParameters,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRectangle,
+)
 from qgis.PyQt.QtCore import QCoreApplication, QPoint, Qt, QTranslator
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QGroupBox, QLabel, QScrollArea
@@ -89,6 +97,17 @@ def test_the_tab_asks_for_what_the_toolbox_would(tab, layer):
     assert copied.startswith('processing.run("metaearth:translatemodality"') and layer.source() in copied
 
 
+def test_several_modalities_survive_the_way_through_a_terminal(tab):
+    tab.form.show_values({"TARGETS": ["nir", "osm"]})
+    tab.tools.terminal_action.trigger()
+    words = dict(word.split("=", 1) for word in shlex.split(QgsApplication.clipboard().text()) if "=" in word)
+    algorithm = QgsApplication.processingRegistry().algorithmById("metaearth:translatemodality")
+    targets = algorithm.parameterDefinition("TARGETS")
+    assert targets.checkValueIsAcceptable(words["TARGETS"])
+    context = QgsProcessingContext()
+    assert QgsProcessingParameters.parameterAsEnumStrings(targets, words, context) == ["nir", "osm"]
+
+
 def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
     tab.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
     tab.form.output_box.setFilePath(str(tmp_path / "part"))
@@ -160,10 +179,22 @@ def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window
     assert ended(tab) == "Cancelled."
     (folder,) = tmp_path.rglob("*.metaearth-job")
     dock.resume(str(folder), "large")
+    assert dock.run_box.isVisible()
     events_until(lambda: not dock.runs, 240)
     (made,) = group("large – MetaEarth")
     assert made.name() == "large – Near infrared, tiny-mm, seed 4 (synthetic)"
     assert Path(made.source()) == tmp_path / "results" / "nir.tif"
+
+
+@pytest.mark.parametrize(("source", "name"), [("", "nir"), ("town.tif", "town")])
+def test_a_scene_from_nothing_is_resumed_by_the_name_of_its_result(dock, module, monkeypatch, source, name):
+    resumed = []
+    plugin = module("plugin.plugin").MetaEarthPlugin(None)
+    plugin.dock = dock
+    monkeypatch.setattr(plugin, "open_dock", lambda: None)
+    monkeypatch.setattr(dock, "resume", lambda *values: resumed.append(values))
+    plugin._resume(module("backend.protocol").UnfinishedJob("job", source, "results/nir.tif", ""))
+    assert resumed == [("job", name)]
 
 
 def test_the_bar_moves_while_windows_are_made(tab):
@@ -211,6 +242,14 @@ def test_the_tab_comes_back_in_the_next_session(dock, module, window, tab):
     assert (found["SEED"], found["TARGETS"], found["WIDTH"]) == (99, ["sar", "osm"], 512)
     assert (found["METRES_PER_PIXEL"], found["STEPS"]) == (2.5, 3)
     other.close_for_good()
+
+
+def test_what_belongs_to_one_layer_does_not_come_back(tab, tmp_path):
+    of_one = {"BAND_CHOICE": "rgb=3,2,1", "OTHER_INPUTS": "snow=a.tif", "SOURCE_RESOLUTION": 3.0, "RESOLUTION": 5.0,
+              "JOB_DIR": str(tmp_path)}
+    tab.form.show_values({**of_one, "STEPS": 3})
+    assert set(of_one) <= set(tab.form.translate_parameters())
+    assert tab.form.own_values()["STEPS"] == 3 and not set(of_one) & set(tab.form.own_values())
 
 
 def focusable(tab):

@@ -39,8 +39,8 @@ def killed_job(tmp_path, module):
     return folder
 
 
-def test_a_killed_job_is_resumed_to_the_same_pixels(killed_job, tmp_path):
-    result = processing.run("metaearth:resumejob", {"FOLDER": str(killed_job)})
+def test_a_killed_job_is_resumed_to_the_same_pixels(killed_job, tmp_path, here):
+    result = processing.run("metaearth:resumejob", {"FOLDER": killed_job.name})
     assert result["STAGE_OUTPUTS"] == [str(tmp_path / "out_stage1.tif"), str(tmp_path / "out.tif")]
     assert not killed_job.exists()
     whole = generate(str(tmp_path / "in.tif"), tmp_path / "whole.tif", STEPS=12)

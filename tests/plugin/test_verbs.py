@@ -15,6 +15,7 @@ from qgis.core import (
     QgsCoordinateTransform,
     QgsFeature,
     QgsGeometry,
+    QgsMultiBandColorRenderer,
     QgsPointXY,
     QgsProcessingException,
     QgsProject,
@@ -59,6 +60,12 @@ def test_a_view_is_a_georeferenced_raster_at_the_altitudes_resolution(scene, tmp
     assert view(scene, tmp_path / "again.tif", 48 * 5 / (2 * math.tan(math.radians(30))))["EVALUATIONS"] == 0
 
 
+def test_relative_names_are_of_the_folder_that_qgis_is_in(scene, here):
+    found = view("scene.tif", "view.tif", 1000, WORLD="world")
+    assert (here / "view.tif").is_file() and found["OUTPUT"] == "view.tif"
+    assert Path(found["WORLD"]) == here / "world" and (here / "world").is_dir()
+
+
 def test_the_centre_of_a_view_may_be_in_any_crs(scene, tmp_path):
     layer = QgsRasterLayer(scene)
     centre = layer.extent().center()
@@ -69,6 +76,23 @@ def test_the_centre_of_a_view_may_be_in_any_crs(scene, tmp_path):
     there = to_degrees.transform(centre)
     other = view(scene, tmp_path / "c.tif", 1000, CENTRE=f"{there.x():.9f},{there.y():.9f} [EPSG:4326]")
     assert np.array_equal(pixels(other["OUTPUT"]), pixels(middle["OUTPUT"]))
+
+
+def test_a_view_has_the_bands_that_qgis_shows(scene, tmp_path):
+    layer = QgsRasterLayer(scene, "scene")
+    layer.setRenderer(QgsMultiBandColorRenderer(layer.dataProvider(), 3, 2, 1))
+    shown = view(layer, tmp_path / "shown.tif", 1000)
+    chosen = view(scene, tmp_path / "chosen.tif", 1000, BANDS=[3, 2, 1])
+    other = view(layer, tmp_path / "other.tif", 1000, BANDS=[1, 2, 3])
+    assert np.array_equal(pixels(shown["OUTPUT"]), pixels(chosen["OUTPUT"]))
+    assert not np.array_equal(pixels(shown["OUTPUT"]), pixels(other["OUTPUT"]))
+
+
+def test_a_crs_that_only_qgis_knows_is_told(tmp_path):
+    layer = QgsRasterLayer(write_raster(tmp_path / "bare.tif", 48, epsg=None), "bare")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32611"))
+    with pytest.raises(QgsProcessingException, match="The layer bare: .* was set in QGIS only. .* Assign projection."):
+        view(layer, tmp_path / "view.tif", 1000)
 
 
 def line_layer(points, crs, z=None):
