@@ -49,9 +49,10 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 
 
 class PictureVae(nn.Module):
-    """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) of unit variance in the mean, and back.
+    """Pictures (batch, 3, h, w) in [-1, 1] to latents (batch, channels, h / fold, w / fold) and back.
 
-    Linear maps of the folded pixels, and what convolutions add: amplitudes need not pass a normalisation [ours].
+    Latents have unit variance in the mean. Linear maps of the folded pixels, and what convolutions add: amplitudes need
+    not pass a normalisation [ours].
     ``mean`` (a channel) and ``deviation`` (one number, so that an error of a latent weighs what it does to the picture)
     standardise the latents; they follow training's latents and are saved with the weights.
     """

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backend.cascade.engine import out_of_memory
-from backend.diffusion.flow import adams_bashforth
 from backend.devices import fix_arithmetic
+from backend.diffusion.flow import adams_bashforth
 from backend.errors import DeviceError, NetworkOutputError
 from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
