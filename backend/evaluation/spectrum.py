@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.floating]
 
+ROUNDING = 12**-0.5
+"""Standard deviation of rounding to whole grey levels."""
+
 
 def octave_power(image: Image, octaves: int = 3) -> NDArray[np.float64]:
     """(octaves,): power in the top octaves of radial frequency, low to high, averaged over bands.
@@ -24,14 +27,16 @@ def octave_power(image: Image, octaves: int = 3) -> NDArray[np.float64]:
     return np.array([power[(radius > low) & (radius <= high)].mean() for low, high in itertools.pairwise(edges)])
 
 
+
 def smooth_patch_grain(real: Image, other: Image, patch: int = 16, share: float = 0.1) -> float:
     """High-pass sd of ``other`` over that of ``real`` in the patches where ``real`` is smoothest.
 
-    Both: (rows, cols, bands). High-pass: the image minus its 3 x 3 mean.
+    Both: (rows, cols, bands) in grey levels. High-pass: the image minus its 3 x 3 mean. Patches of one value, such as
+    black borders, count as having the noise of rounding.
     """
     sd_real, sd_other = (_patch_sd(image, patch) for image in (real, other))
     smoothest = np.argsort(sd_real)[: max(1, round(share * len(sd_real)))]
-    return float(sd_other[smoothest].mean() / max(1e-6, sd_real[smoothest].mean()))
+    return float(sd_other[smoothest].mean() / max(ROUNDING, sd_real[smoothest].mean()))
 
 
 def _patch_sd(image: Image, patch: int) -> NDArray[np.float64]:

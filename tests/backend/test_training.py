@@ -418,6 +418,11 @@ def test_octave_power_finds_a_wave_in_its_octave(octave):
     assert power.argmax() == octave and power[octave] > 100 * np.delete(power, octave).max()
 
 
+def test_grain_beside_patches_of_one_value_is_finite():
+    flat, noisy = np.zeros((64, 64, 3)), np.random.default_rng(0).normal(0, 1, (64, 64, 3))
+    assert 2 < smooth_patch_grain(flat, noisy) < 4
+
+
 def test_grain_is_the_ratio_where_it_is_smooth():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(128, 128, 3))
