@@ -87,15 +87,15 @@ def test_the_probe_protocol_ends_in_a_table(classes, scene_model, tmp_path):
                              source_resolution=0.3, device="cpu")
     probe(settings, silent, go_on)
     written = json.loads((tmp_path / "out" / "table.json").read_text())
-    kinds = ["raw pixels", "random weights", "tiny-mm"]
+    kinds = ["raw pixels", "metaearth-features", "random weights", "tiny-mm"]
     assert [(r["training chips a class"], r["features"]) for r in written["rows"]] == [
         *((3, kind) for kind in kinds), *(("all (9)", kind) for kind in kinds)]
     for row in written["rows"]:
         found, less = row["accuracy"], row["tiny-mm less these"]
         assert found["low"] <= found["value"] <= found["high"] and 6 < found["n"] <= 18
         assert (less is None) == (row["features"] == "tiny-mm")
-    assert written["rows"][0]["dimensions"] == 768 and written["rows"][2]["dimensions"] == 32
-    assert written["rows"][5]["accuracy"]["value"] > 0.9 and written["chips"] == 24
+    assert written["rows"][0]["dimensions"] == 768 and written["rows"][3]["dimensions"] == 32
+    assert written["rows"][7]["accuracy"]["value"] > 0.9 and written["chips"] == 24
 
 
 def test_another_feature_network_is_compared_if_named(classes, scene_model, tmp_path):

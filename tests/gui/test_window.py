@@ -16,7 +16,7 @@ import qgis_support
 ENTRIES = ["Generate higher resolution…", "Compare with the source", "Open the sample scene", "Set up the backend…",
            "Copy a diagnostic report"]
 SCREENS = qgis_support.CHECKOUT / "build" / "screens"
-USE = ("without_plugin open_the_sample draw_an_extent preview run translate compare cancel cold_start look_at_dialogs "
+USE = ("without_plugin open_the_sample draw_an_extent preview run compare translate cancel cold_start look_at_dialogs "
        "kill_the_backend")
 
 
