@@ -27,7 +27,6 @@ def octave_power(image: Image, octaves: int = 3) -> NDArray[np.float64]:
     return np.array([power[(radius > low) & (radius <= high)].mean() for low, high in itertools.pairwise(edges)])
 
 
-
 def smooth_patch_grain(real: Image, other: Image, patch: int = 16, share: float = 0.1) -> float:
     """High-pass sd of ``other`` over that of ``real`` in the patches where ``real`` is smoothest.
 
