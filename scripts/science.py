@@ -78,13 +78,13 @@ def evaluate(data: Path) -> None:
         "ablations": ["ablations", "--model", ARMS / "bicubic", "--one-shot", ARMS / "one-shot", "--robust",
                       ARMS / "full", "--plain", ARMS / "bicubic", "--limit", 16, *shared],
         "diversity": ["diversity", "--model", ARMS / "bicubic", "--limit", 2, *shared],
-        "data-engine": ["data-engine", "--data", data / "train/ucmerced_usgs_0.3m", "--classes", *SEVEN, "--limit", 60,
+        "data-engine": ["data-engine", "--data", data / "train/ucmerced_usgs_0.3m", "--classes", *SEVEN, "--limit", 50,
                         "--variants", 5, "--seeds", 3, "--steps", 300, "--size", 56, "--source-resolution", 0.3],
         "spectrum": ["spectrum", "--model", "metaearth-lite", "--limit", 8, *shared],
     }
     pictures = ROOT / "docs" / "science"
     pictures.mkdir(parents=True, exist_ok=True)
-    degradations().save(pictures / "degradation.jpg", quality=88)
+    degradations(data).save(pictures / "degradation.jpg", quality=88)
     loss_curves().save(pictures / "loss.png")
     with ThreadPoolExecutor(LANES) as lanes:
         done = [
@@ -113,19 +113,21 @@ def write_page(names: list[str]) -> None:
     (ROOT / "docs" / "science.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def degradations(chips: int = 5, draws: int = 5) -> Image.Image:
+def degradations(data: Path, chips: int = 5, draws: int = 5) -> Image.Image:
     """Held-out chips, what area averaging makes of them, and some high-order degradations, enlarged fourfold."""
     import numpy as np
     import torch
     import torch.nn.functional as F
 
-    from backend.training.chips import ChipSet
+    from backend.evaluation.chips import spread
+    from backend.evaluation.held_out import judged_chips
     from backend.training.degradation import degrade, draw
 
-    found, rng = ChipSet(BUILD / "chips", "validation"), np.random.default_rng(4)
+    rng = np.random.default_rng(4)
+    found = [some[len(some) // 2] for some in judged_chips(data, "validation", 192, 16).values()]
     lines = []
-    for number in np.linspace(0, len(found) - 1, chips).round().astype(int):
-        real = torch.from_numpy(found.read(int(number)).copy()).permute(2, 0, 1)[:, :192, :192] / 255
+    for chip in spread(found, chips):
+        real = torch.from_numpy(chip.pixels.copy()).permute(2, 0, 1) / 255
         lows = [F.avg_pool2d(real[None], 4)[0], *(degrade(real, 4, draw(rng), rng) for _ in range(draws))]
         enlarged = [low.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2) for low in lows]
         lines.append(torch.cat([real, *enlarged], dim=2))
