@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from backend.diffusion.flow import noised
 from backend.models.scene_network import SceneNetwork, Streams
@@ -80,6 +82,28 @@ class FlowObjective(nn.Module):
         wanted = (batch.times < 1).to(error)
         joint = (error * wanted).sum() / wanted.sum().clamp(min=1)
         return joint + self.consistency_weight * scene_inconsistency(scene)
+
+
+@torch.no_grad()
+def latent_patches(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[dict[int, Tensor]]:
+    """Patches of the latents of the first examples, by modality: (tokens, size) each."""
+    for pictures, numbers in _first(network, examples, count):
+        yield dict(zip(numbers, network.patches(network.vae.encode(pictures)[None])[0]))
+
+
+@torch.no_grad()
+def lost_pixels(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[dict[int, Tensor]]:
+    """What the autoencoder loses of the first examples, every fifth row and column, by modality: (pixels, 3) each."""
+    for pictures, numbers in _first(network, examples, count):
+        lost = (pictures - network.vae.decode(network.vae.encode(pictures)))[..., ::5, ::5]
+        yield dict(zip(numbers, lost.flatten(2).transpose(1, 2)))
+
+
+def _first(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Pictures of the first examples on the network's device, and the numbers of their modalities."""
+    device = next(network.parameters()).device
+    for example in map(examples.__getitem__, range(count)):
+        yield example.pictures.to(device), example.modalities.tolist()
 
 
 class RegressionObjective(nn.Module):

@@ -24,9 +24,18 @@ from backend.training.examples import Cropping, Examples
 from backend.training.first_stage import require_first_stage
 from backend.training.objective import Objective
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
-from backend.training.scene_objective import FlowObjective, RegressionObjective, VaeObjective
+from backend.training.scene_objective import (
+    FlowObjective,
+    RegressionObjective,
+    VaeObjective,
+    latent_patches,
+    lost_pixels,
+)
 from backend.training.settings import TrainingSettings
 from backend.training.validation import scene_picture, validation_picture
+
+
+PRIOR_EXAMPLES = 800
 
 
 class Task(Protocol):
@@ -34,6 +43,9 @@ class Task(Protocol):
 
     def network(self) -> nn.Module:
         """The network with random weights; what is not trained asks for no gradient."""
+
+    def prepare(self, network: Any, examples: Any) -> None:
+        """What a new run finds out of its examples before the first step."""
 
     def objective(self, network: Any) -> nn.Module:
         """The loss of a batch, as a module."""
@@ -79,6 +91,9 @@ class CascadeTask:
     def network(self) -> CascadeNetwork:
         """See `Task`."""
         return with_recompute(self.config.build().channels_last(), self.settings.gradient_checkpointing)
+
+    def prepare(self, network: CascadeNetwork, examples: Examples) -> None:
+        """Nothing."""
 
     def objective(self, network: CascadeNetwork) -> Objective:
         """See `Task`."""
@@ -127,9 +142,16 @@ class SceneTask:
         network.recompute = self.settings.gradient_checkpointing
         trains_vae = self.settings.objective == "vae"
         for name, parameter in network.named_parameters():
-            statistics = name in ("vae.mean", "vae.deviation")
+            statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost."))
             parameter.requires_grad_(name.startswith("vae.") == trains_vae and not statistics)
         return network
+
+    def prepare(self, network: Any, examples: SceneExamples) -> None:
+        """Fit what is linear, unless the weights that the run begins with know it."""
+        count = min(PRIOR_EXAMPLES, len(examples.pool))
+        if self.settings.objective == "flow" and not network.prior.is_fitted:
+            network.prior.fit(latent_patches(network, examples, count))
+            network.lost.fit(lost_pixels(network, examples, count))
 
     def objective(self, network: Any) -> nn.Module:
         """See `Task`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import torch.nn.functional as F
 from affine import Affine
 
 from backend.__main__ import main
@@ -16,6 +17,7 @@ from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
 from backend.models.bundle import find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
+from backend.models.scene_prior import GaussianPrior
 from backend.raster.grid import Region
 from backend.raster.source import Pixels
 from backend.scene.drawing import draw_map
@@ -114,17 +116,85 @@ def test_scene_tokens_need_all_streams_and_a_stream_knows_its_modality():
 
 def test_the_order_of_the_streams_does_not_matter():
     network, given = lively(), streams()
-    turned = Streams(*(part.flip(1) if part is not None and part.ndim > 1 else part for part in given))
+    turned = Streams(*(part.flip(1) if part.ndim > 1 else part for part in given))
     for a, b in zip(network(given), network(turned)):
         torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_missing_stream_changes_nothing_for_the_others():
-    network, given = lively(), streams(modalities=(0, 1, 2), times=(1.0, 0.3, 0.5))
-    present = torch.tensor([[True, True, False]] * 2)
-    two = Streams(given.latents[:, :2], given.modalities[:, :2], given.times[:, :2], given.ground_resolution_m)
-    masked = network(given._replace(present=present))[1][:, :2]
-    torch.testing.assert_close(masked, network(two)[1], atol=1e-5, rtol=1e-4)
+def related(rng, count, size=3):
+    """Patches of three modalities: noise, what a linear map makes of it, and what one makes of that."""
+    maps = np.random.default_rng(7).standard_normal((2, size, size))
+    first = rng.standard_normal((count, size)) + 2
+    second = first @ maps[0] + 0.1 * rng.standard_normal((count, size))
+    return [torch.from_numpy(x) for x in (first, second, second @ maps[1] - 5)]
+
+
+@pytest.fixture(scope="module")
+def fitted_prior():
+    rng, prior = np.random.default_rng(0), GaussianPrior(3, 3)
+    seen = [related(rng, 4000) for _ in range(2)]
+    assert not prior.is_fitted
+    prior.fit([{0: seen[0][0], 1: seen[0][1]}, {1: seen[1][1], 2: seen[1][2]}])
+    return prior
+
+
+def test_the_linear_guess_is_that_of_least_squares(fitted_prior):
+    """Of the second modality from the first, and of what its noise was, where no more can be known."""
+    torch.manual_seed(0)
+    first, second, _ = related(np.random.default_rng(1), 4000)
+    noise, ones = torch.randn(4000, 3, dtype=torch.float64), torch.ones(4000, 1)
+    for time in (0.0, 0.6):
+        noisy = time * second + (1 - time) * noise
+        made = fitted_prior.velocities(
+            torch.stack([first, noisy])[None], torch.tensor([[0, 1]]), torch.tensor([[1.0, time]])
+        )[0, 1]
+        features = torch.cat([ones, first, noisy], dim=1)
+        best = features @ torch.linalg.lstsq(features, second - noise).solution
+        error, least = ((second - noise - x).square().mean() for x in (made, best))
+        assert error < 1.05 * least and float(least) < 1.1
+
+
+def test_modalities_never_seen_together_are_related_by_what_both_were_seen_with(fitted_prior):
+    first, _, third = related(np.random.default_rng(1), 4000)
+    times, numbers = torch.tensor([[1.0, 0.0]]), torch.tensor([[0, 2]])
+    made = fitted_prior.velocities(torch.stack([first, torch.zeros_like(third)])[None], numbers, times)[0, 1]
+    assert np.corrcoef(made.flatten(), third.flatten())[0, 1] > 0.99
+
+
+def test_a_guess_from_nothing_ends_in_what_the_prior_describes(fitted_prior):
+    torch.manual_seed(0)
+    numbers = torch.tensor([[0, 1, 2]])
+
+    def velocity(x, time):
+        return fitted_prior.velocities(x, numbers, torch.full((1, 3), time))
+
+    made = adams_bashforth(velocity, torch.randn(1, 3, 4000, 3).double(), 200)[0]
+    real = torch.stack(related(np.random.default_rng(1), 4000))
+    flat_made, flat_real = (x.transpose(0, 1).reshape(4000, 9).T for x in (made, real))
+    scale = float(torch.cov(flat_real).abs().max())
+    torch.testing.assert_close(torch.cov(flat_made), torch.cov(flat_real), atol=0.05 * scale, rtol=0)
+    torch.testing.assert_close(flat_made.mean(dim=1), flat_real.mean(dim=1), atol=0.05 * scale**0.5 * 3, rtol=0)
+
+
+def test_what_the_autoencoder_loses_of_a_given_picture_comes_back_in_the_others():
+    """A picture and half of its negative, through an autoencoder that keeps blurred pictures only."""
+    network, rng = lively(), np.random.default_rng(0)
+
+    class Blurred(torch.nn.Module):
+        encode = staticmethod(lambda pictures: F.avg_pool2d(pictures, 4))
+        decode = staticmethod(lambda latents: F.interpolate(latents, scale_factor=4))
+
+    network.vae, numbers = Blurred(), torch.tensor([[0, 1]])
+    pictures = torch.from_numpy(rng.uniform(-0.9, 0.9, (1, 1, 3, 32, 32)).astype(np.float32))
+    both = torch.cat([pictures, -pictures / 2], dim=1)
+    latents = network.vae.encode(both.flatten(0, 1)).unflatten(0, (1, 2))
+    lost = (both - network.vae.decode(latents[0])[None]).flatten(3).transpose(2, 3)[0]
+    before = network.pictures(latents, pictures, numbers)
+    network.lost.fit([dict(enumerate(lost))])
+    made = network.pictures(latents, pictures, numbers)
+    assert made.shape == (1, 1, 3, 32, 32)
+    torch.testing.assert_close(made[:, 0], both[:, 1], atol=1e-3, rtol=0)
+    assert (before[:, 0] - both[:, 1]).abs().mean() > 0.1
 
 
 def test_scene_consistency_is_nothing_for_equal_tokens_and_one_for_unrelated():
