@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from backend.models.embeddings import ScalarEmbedding
 from backend.models.scene_config import SceneNetworkConfig
-from backend.models.scene_prior import GaussianPrior
+from backend.models.spectral_prior import SpectralPrior
 from backend.models.vae import PictureVae
 
 PICTURE_CHANNELS = 3
@@ -204,8 +204,8 @@ class SceneNetwork(nn.Module):
         width, count = config.width, len(config.modalities)
         inputs = config.vae.channels * config.patch**2
         self.vae = PictureVae(config.vae)
-        self.prior = GaussianPrior(count, inputs)
-        self.lost = GaussianPrior(count, PICTURE_CHANNELS, floor=1e-6)
+        self.prior = SpectralPrior(count, config.vae.channels)
+        self.lost = SpectralPrior(count, PICTURE_CHANNELS, floor=1e-6)
         self.embed = RoutedLinear(count, inputs, width)
         self.embed_again = RoutedLinear(count, 2 * inputs, width)
         self.modality = nn.Embedding(count, width)
@@ -236,7 +236,7 @@ class SceneNetwork(nn.Module):
 
         ``blocks``: as they are after so many of the inference blocks; None: after all.
         """
-        x = self.embed(self.patches(streams.latents), streams.modalities)
+        x = self.embed(self._patches(streams.latents), streams.modalities)
         place = self._place(streams.latents)
         for block in self.inference[:blocks]:
             x = self._run(block, x, condition, place)
@@ -244,44 +244,44 @@ class SceneNetwork(nn.Module):
 
     def velocities(self, streams: Streams, scene: Tensor, condition: Tensor) -> Tensor:
         """G: the velocity of every stream's latents, from its scene tokens: what it adds to the linear guess."""
-        patches, modalities = self.patches(streams.latents), streams.modalities
-        guess = self.prior.velocities(patches, modalities, streams.times)
-        x = self.embed_again(torch.cat([patches, guess.to(patches.dtype)], dim=-1), modalities)
-        place, condition = self._place(streams.latents), condition + scene
+        latents, modalities, times = streams.latents, streams.modalities, streams.times
+        z, noise = self.prior.parts(latents, modalities, times, 1 - times)
+        guess = (z - noise).float()
+        shown = torch.cat([self._patches(latents), self._patches(guess)], dim=-1)
+        x = self.embed_again(shown, modalities)
+        place, condition = self._place(latents), condition + scene
         for block in self.generator:
             x = self._run(block, x, condition, place, modalities)
         shift, scale = self.last_modulation(F.silu(condition)).chunk(2, dim=-1)
-        more = self.last(modulated(x, shift, scale), modalities)
-        return self._latents(guess.float() + more.float(), streams.latents)
+        return guess + self._latents(self.last(modulated(x, shift, scale), modalities), latents)
 
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
         """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.
 
-        What the autoencoder loses of a given picture, pixel by pixel, tells what it loses of the others [ours].
+        What the autoencoder loses of a given picture tells what it loses of the others, by a linear map [ours].
         ``latents``: (batch, streams, ...), the given streams first; ``modalities``: (batch, streams).
         """
         known = given.shape[1]
         made = self.vae.decode(latents.flatten(0, 1)).float().unflatten(0, latents.shape[:2])
         if not known:
             return made
-        lost = (given - made[:, :known]).flatten(3).transpose(2, 3)
-        more = self.lost.expected(lost, modalities, latents.shape[1] - known)
-        return made[:, known:] + more.float().transpose(2, 3).reshape(made[:, known:].shape)
+        more = self.lost.expected(given - made[:, :known], modalities, latents.shape[1] - known)
+        return made[:, known:] + more.float()
 
     def _run(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def patches(self, latents: Tensor) -> Tensor:
+    def _patches(self, latents: Tensor) -> Tensor:
         """(batch, streams, channels, h, w) -> (batch, streams, tokens, channels * patch^2)."""
         folded = F.pixel_unshuffle(latents.flatten(0, 1), self.config.patch).flatten(2).transpose(1, 2)
         return folded.unflatten(0, latents.shape[:2]).to(self.modality.weight.dtype)
 
     def _latents(self, patches: Tensor, like: Tensor) -> Tensor:
-        """Inverse of `patches`, float32."""
+        """Inverse of `_patches`, float32."""
         rows, cols = (n // self.config.patch for n in like.shape[-2:])
-        folded = patches.flatten(0, 1).transpose(1, 2).unflatten(2, (rows, cols))
+        folded = patches.flatten(0, 1).transpose(1, 2).unflatten(2, (rows, cols)).float()
         return F.pixel_shuffle(folded, self.config.patch).unflatten(0, like.shape[:2])
 
     def _place(self, latents: Tensor) -> Place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -85,25 +84,18 @@ class FlowObjective(nn.Module):
 
 
 @torch.no_grad()
-def latent_patches(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[dict[int, Tensor]]:
-    """Patches of the latents of the first examples, by modality: (tokens, size) each."""
-    for pictures, numbers in _first(network, examples, count):
-        yield dict(zip(numbers, network.patches(network.vae.encode(pictures)[None])[0]))
-
-
-@torch.no_grad()
-def lost_pixels(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[dict[int, Tensor]]:
-    """What the autoencoder loses of the first examples, every fifth row and column, by modality: (pixels, 3) each."""
-    for pictures, numbers in _first(network, examples, count):
-        lost = (pictures - network.vae.decode(network.vae.encode(pictures)))[..., ::5, ::5]
-        yield dict(zip(numbers, lost.flatten(2).transpose(1, 2)))
-
-
-def _first(network: SceneNetwork, examples: Dataset, count: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Pictures of the first examples on the network's device, and the numbers of their modalities."""
-    device = next(network.parameters()).device
-    for example in map(examples.__getitem__, range(count)):
-        yield example.pictures.to(device), example.modalities.tolist()
+def latents_and_losses(
+    network: SceneNetwork, examples: Dataset, count: int
+) -> tuple[list[dict[int, Tensor]], list[dict[int, Tensor]]]:
+    """By modality, of the first examples: latents (channels, h, w), and what the autoencoder loses of the pictures."""
+    device, vae = next(network.parameters()).device, network.vae
+    latents, losses = [], []
+    for number in range(count):
+        pictures, modalities = examples[number].pictures.to(device), examples[number].modalities.tolist()
+        z = vae.encode(pictures)
+        latents.append(dict(zip(modalities, z)))
+        losses.append(dict(zip(modalities, pictures - vae.decode(z))))
+    return latents, losses
 
 
 class RegressionObjective(nn.Module):

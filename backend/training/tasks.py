@@ -22,20 +22,20 @@ from backend.training.chips import ChipSet, is_chip_set
 from backend.training.data import Picture, Pool, training_pool, validation_pool
 from backend.training.examples import Cropping, Examples
 from backend.training.first_stage import require_first_stage
-from backend.training.objective import Objective
+from backend.training.objective import Objective, folded_images
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
 from backend.training.scene_objective import (
     FlowObjective,
     RegressionObjective,
     VaeObjective,
-    latent_patches,
-    lost_pixels,
+    latents_and_losses,
 )
 from backend.training.settings import TrainingSettings
 from backend.training.validation import scene_picture, validation_picture
 
 
 PRIOR_EXAMPLES = 800
+"""What linear guesses are fitted to."""
 
 
 class Task(Protocol):
@@ -90,10 +90,16 @@ class CascadeTask:
 
     def network(self) -> CascadeNetwork:
         """See `Task`."""
-        return with_recompute(self.config.build().channels_last(), self.settings.gradient_checkpointing)
+        network = self.config.build().channels_last()
+        if network.guess:
+            network.guess.requires_grad_(False)
+        return with_recompute(network, self.settings.gradient_checkpointing)
 
     def prepare(self, network: CascadeNetwork, examples: Examples) -> None:
-        """Nothing."""
+        """Fit the linear guess, if there is one and the weights that the run begins with have none."""
+        if network.guess and not network.guess.prior.is_fitted:
+            count = min(PRIOR_EXAMPLES, max(len(examples.pool), 1))
+            network.guess.prior.fit(folded_images(network, examples, count))
 
     def objective(self, network: CascadeNetwork) -> Objective:
         """See `Task`."""
@@ -150,8 +156,8 @@ class SceneTask:
         """Fit what is linear, unless the weights that the run begins with know it."""
         count = min(PRIOR_EXAMPLES, len(examples.pool))
         if self.settings.objective == "flow" and not network.prior.is_fitted:
-            network.prior.fit(latent_patches(network, examples, count))
-            network.lost.fit(lost_pixels(network, examples, count))
+            for prior, found in zip((network.prior, network.lost), latents_and_losses(network, examples, count)):
+                prior.fit(found)
 
     def objective(self, network: Any) -> nn.Module:
         """See `Task`."""
