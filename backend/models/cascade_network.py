@@ -59,8 +59,10 @@ class LinearGuess(nn.Module):
         alpha, sigma = (v[:, None] for v in self._alpha_sigma(time))
         numbers = torch.zeros(len(noisy), 1, dtype=torch.int64, device=noisy.device)
         z, noise = self.prior.parts(F.pixel_unshuffle(noisy, self.fold)[:, None], numbers, alpha, sigma)
-        found = noise if self.prediction == "eps" else alpha[..., None, None, None] * noise - sigma[..., None, None, None] * z
-        return F.pixel_shuffle(found[:, 0].float(), self.fold)
+        if self.prediction == "v":
+            a, s = (v[..., None, None, None] for v in (alpha, sigma))
+            noise = a * noise - s * z
+        return F.pixel_shuffle(noise[:, 0].float(), self.fold)
 
     def _alpha_sigma(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """At fractional times, log-SNR interpolated linearly; (batch,) each, float64."""
@@ -77,7 +79,7 @@ class CascadeNetwork(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, schedule: NoiseSchedule = NoiseSchedule(), prediction: str = "v"
+        self, config: NetworkConfig, schedule: NoiseSchedule | None = None, prediction: str = "v"
     ) -> None:
         super().__init__()
         self.config = config
@@ -87,7 +89,7 @@ class CascadeNetwork(nn.Module):
         if config.resolution_guidance:
             self.resolution_embedding = ScalarEmbedding(config.base_channels, config.embedding_channels)
         self.unet = UNet(config, folded + config.encoder.features, folded)
-        self.guess = LinearGuess(config, schedule, prediction) if config.linear_guess else None
+        self.guess = LinearGuess(config, schedule or NoiseSchedule(), prediction) if config.linear_guess else None
 
     def encode(self, lr: Tensor, ground_resolution_m: Tensor) -> Condition:
         """The condition of a window; run once, not once per step.

@@ -134,7 +134,7 @@ class SpectralPrior(nn.Module):
 class Moments(NamedTuple):
     """How many rows were seen, and the sum of their outer products."""
 
-    count: int
+    rows: int
     products: Matrix
 
     @classmethod
@@ -144,7 +144,7 @@ class Moments(NamedTuple):
 
     def and_of(self, rows: Matrix) -> Moments:
         """These and those of some more rows (n, size)."""
-        return Moments(self.count + len(rows), self.products + rows.T @ rows)
+        return Moments(self.rows + len(rows), self.products + rows.T @ rows)
 
 
 def covariance(moments: list[tuple[NDArray[np.int64], Moments]], size: int, floor: float) -> Matrix:
@@ -153,7 +153,7 @@ def covariance(moments: list[tuple[NDArray[np.int64], Moments]], size: int, floo
     ``moments``: which numbers were seen together, and what of them. What was never seen stays of unit variance by
     itself; two numbers that were never seen together are related by what both were seen with.
     """
-    total = sum(m.count for _, m in moments)
+    total = sum(m.rows for _, m in moments)
     found = np.eye(size)
     for _ in range(ITERATIONS):
         expected = np.zeros((size, size))

@@ -33,7 +33,6 @@ from backend.training.scene_objective import (
 from backend.training.settings import TrainingSettings
 from backend.training.validation import scene_picture, validation_picture
 
-
 PRIOR_EXAMPLES = 800
 """What linear guesses are fitted to."""
 
