@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from backend.models.embeddings import ScalarEmbedding
 from backend.models.scene_config import SceneNetworkConfig
 from backend.models.spectral_prior import SpectralPrior
-from backend.models.vae import PictureVae
+from backend.models.vae import picture_autoencoder
 
 PICTURE_CHANNELS = 3
 TIME_STEPS = 1000.0
@@ -203,7 +203,7 @@ class SceneNetwork(nn.Module):
         self.config = config
         width, count = config.width, len(config.modalities)
         inputs = config.vae.channels * config.patch**2
-        self.vae = PictureVae(config.vae)
+        self.vae = picture_autoencoder(config.vae)
         self.prior = SpectralPrior(count, config.vae.channels)
         self.lost = SpectralPrior(count, PICTURE_CHANNELS, floor=1e-6)
         self.embed = RoutedLinear(count, inputs, width)

@@ -51,7 +51,7 @@ class SpectralPrior(nn.Module):
     of the noise that even clean streams count with, since modalities may be linear combinations of each other.
     """
 
-    def __init__(self, modalities: int, channels: int, floor: float = 1e-3) -> None:
+    def __init__(self, modalities: int, channels: int, floor: float = 1e-4) -> None:
         super().__init__()
         self.floor, every = floor, modalities * channels
         self.mean = nn.Parameter(torch.zeros(modalities, channels), requires_grad=False)

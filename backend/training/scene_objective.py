@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from backend.diffusion.flow import noised
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.scene_regression import SceneRegression, target_and_observed
+from backend.models.vae import PictureVae
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
@@ -48,7 +49,7 @@ class VaeObjective(nn.Module):
 
     def forward(self, batch: SceneBatch) -> Tensor:
         """The loss, a scalar."""
-        vae, real = self.network.vae, batch.pictures.flatten(0, 1)
+        vae, real = cast(PictureVae, self.network.vae), batch.pictures.flatten(0, 1)
         mean, log_variance = vae.posterior(real)
         noise = batch.noise.flatten(0, 1)
         made = vae.reconstruct(mean + (0.5 * log_variance).exp() * noise)

@@ -138,6 +138,8 @@ class SceneTask:
         self.config, self.settings = config, settings
         if settings.objective not in MODES:
             raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
+        if settings.objective == "vae" and not config.network.vae.widths:
+            raise PlanError(f"{config.id} has no autoencoder to train: it is fitted when objective=flow begins.")
 
     def network(self) -> SceneNetwork | SceneRegression:
         """See `Task`."""
@@ -154,7 +156,11 @@ class SceneTask:
     def prepare(self, network: Any, examples: SceneExamples) -> None:
         """Fit what is linear, unless the weights that the run begins with know it."""
         count = min(PRIOR_EXAMPLES, len(examples.pool))
-        if self.settings.objective == "flow" and not network.prior.is_fitted:
+        if self.settings.objective != "flow":
+            return
+        if not network.vae.is_fitted:
+            network.vae.fit(examples[number].pictures for number in range(count))
+        if not network.prior.is_fitted:
             for prior, found in zip((network.prior, network.lost), latents_and_losses(network, examples, count)):
                 prior.fit(found)
 

@@ -16,8 +16,10 @@ from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
 from backend.models.bundle import find_scene_bundle
+from backend.models.scene_config import VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.spectral_prior import SpectralPrior, band_members, cosines
+from backend.models.vae import PrincipalBlocks
 from backend.raster.grid import Region
 from backend.raster.source import Pixels
 from backend.scene.drawing import draw_map
@@ -197,6 +199,21 @@ def test_a_guess_from_nothing_ends_in_what_the_prior_describes(fitted_prior):
     flat_made, flat_real = (x.movedim(1, 0).movedim(2, 1).reshape(4, -1) for x in (made, real))
     torch.testing.assert_close(torch.corrcoef(flat_made), torch.corrcoef(flat_real), atol=0.2, rtol=0)
     torch.testing.assert_close(flat_made.mean(dim=1), flat_real.mean(dim=1), atol=0.5, rtol=0)
+
+
+def test_principal_blocks_keep_what_varies_and_what_is_linear():
+    """Pictures of three components: all of them comes back, and half a picture has half the latents."""
+    rng, vae = np.random.default_rng(0), PrincipalBlocks(VaeConfig(fold=2, channels=3))
+    basis = rng.standard_normal((3, 12))
+    blocks = torch.from_numpy(rng.standard_normal((6, 8, 8, 3)) @ basis + 0.3).float()
+    pictures = F.pixel_shuffle(blocks.movedim(-1, 1), 2)
+    vae.fit([pictures])
+    latents = vae.encode(pictures)
+    assert latents.shape == (6, 3, 8, 8) and float(latents.var()) == pytest.approx(1, abs=0.1)
+    torch.testing.assert_close(vae.decode(latents), pictures, atol=1e-4, rtol=0)
+    grey = pictures.mean(dim=0, keepdim=True)
+    torch.testing.assert_close(vae.encode((pictures[:1] + grey) / 2), (latents[:1] + vae.encode(grey)) / 2,
+                               atol=1e-4, rtol=0)
 
 
 def test_what_the_autoencoder_loses_of_a_given_picture_comes_back_in_the_others():
