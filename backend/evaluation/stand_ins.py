@@ -20,7 +20,7 @@ def random_600m(folder: Path) -> Bundle:
     """metaearth-600m with random weights: for what does not depend on training."""
     config = find_bundle("metaearth-600m").config
     torch.manual_seed(0)
-    network = CascadeNetwork(config.network)
+    network = config.build()
     with torch.no_grad():
         for parameter in network.parameters():
             if not parameter.any():  # layers that start as zero would hide the rest

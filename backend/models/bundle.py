@@ -79,7 +79,7 @@ class ModelConfig:
 
     def build(self) -> CascadeNetwork:
         """The network, its weights random."""
-        return CascadeNetwork(self.network)
+        return CascadeNetwork(self.network, self.schedule, self.prediction)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backend.diffusion.schedules import NoiseSchedule
 from backend.models.config import NetworkConfig
 from backend.models.embeddings import ScalarEmbedding
 from backend.models.rrdb import ConditionEncoder
+from backend.models.spectral_prior import SpectralPrior
 from backend.models.unet import UNet
 
 
@@ -44,10 +46,41 @@ def local_contrast(lr: Tensor) -> Tensor:
     return mean((lr - mean(lr, 3)).square().mean(dim=1, keepdim=True), 5).sqrt()
 
 
-class CascadeNetwork(nn.Module):
-    """G: (noisy image, time, condition) -> the prediction (eps or v) for every pixel."""
+class LinearGuess(nn.Module):
+    """eps or v of a noisy image that is a stationary Gaussian field of folded pixels [ours]."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, schedule: NoiseSchedule, prediction: str) -> None:
+        super().__init__()
+        self.fold, self.prediction, self.log_snr = config.unshuffle, prediction, schedule.log_snr
+        self.prior = SpectralPrior(1, config.channels * config.unshuffle**2)
+
+    def forward(self, noisy: Tensor, time: Tensor) -> Tensor:
+        """(batch, bands, h, w), (batch,) in [0, 999] -> the prediction, float32, of the same shape."""
+        alpha, sigma = (v[:, None] for v in self._alpha_sigma(time))
+        numbers = torch.zeros(len(noisy), 1, dtype=torch.int64, device=noisy.device)
+        z, noise = self.prior.parts(F.pixel_unshuffle(noisy, self.fold)[:, None], numbers, alpha, sigma)
+        if self.prediction == "v":
+            a, s = (v[..., None, None, None] for v in (alpha, sigma))
+            noise = a * noise - s * z
+        return F.pixel_shuffle(noise[:, 0].float(), self.fold)
+
+    def _alpha_sigma(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """At fractional times, log-SNR interpolated linearly; (batch,) each, float64."""
+        table, at = torch.from_numpy(self.log_snr).to(time.device), time.double()
+        before = at.floor().long().clamp(0, len(table) - 2)
+        log_snr = torch.lerp(table[before], table[before + 1], at - before)
+        return (2 * log_snr).sigmoid().sqrt(), (-2 * log_snr).sigmoid().sqrt()
+
+
+class CascadeNetwork(nn.Module):
+    """G: (noisy image, time, condition) -> the prediction (eps or v) for every pixel.
+
+    ``schedule`` and ``prediction`` are the model's; they matter to the linear guess alone.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, schedule: NoiseSchedule | None = None, prediction: str = "v"
+    ) -> None:
         super().__init__()
         self.config = config
         folded = config.channels * config.unshuffle**2
@@ -56,6 +89,7 @@ class CascadeNetwork(nn.Module):
         if config.resolution_guidance:
             self.resolution_embedding = ScalarEmbedding(config.base_channels, config.embedding_channels)
         self.unet = UNet(config, folded + config.encoder.features, folded)
+        self.guess = LinearGuess(config, schedule or NoiseSchedule(), prediction) if config.linear_guess else None
 
     def encode(self, lr: Tensor, ground_resolution_m: Tensor) -> Condition:
         """The condition of a window; run once, not once per step.
@@ -82,7 +116,8 @@ class CascadeNetwork(nn.Module):
             embedding = embedding + self.resolution_embedding(condition.ground_resolution_m)
         x = F.pixel_unshuffle(noisy, self.config.unshuffle)
         x = torch.cat([x.to(condition.features.dtype), condition.features], dim=1)
-        return F.pixel_shuffle(self.unet(x, embedding).float(), self.config.unshuffle)
+        made = F.pixel_shuffle(self.unet(x, embedding).float(), self.config.unshuffle)
+        return made if self.guess is None else made + self.guess(noisy, time)
 
     def to_model_space(self, image: Tensor, condition: Condition) -> Tensor:
         """Image in [-1, 1] -> the variable x_0 that is diffused."""

@@ -28,6 +28,7 @@ class NetworkConfig:
     each side. With ``residual`` the network models (x - bicubic(lr)) / (residual_scale + residual_contrast * e),
     where e is the local contrast of the low-resolution image [ours]: detail beyond its Nyquist frequency is
     as strong as its own contrast, and a target of unit variance everywhere leaves no grain where it is smooth.
+    With ``linear_guess`` the prediction is what the network adds to that of a Gaussian of the folded pixels [ours].
     """
 
     scale: int = 4
@@ -45,6 +46,7 @@ class NetworkConfig:
     residual_scale: float = 0.22
     residual_contrast: float = 0.0
     resolution_guidance: bool = True
+    linear_guess: bool = False
     encoder: EncoderConfig = EncoderConfig()
 
     def __post_init__(self) -> None:

@@ -12,16 +12,17 @@ from backend.models.config import NetworkConfig
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Sizes of a `PictureVae`: blocks of ``fold`` pixels a side become ``channels`` latent channels.
+    """Sizes of a picture autoencoder: blocks of ``fold`` pixels a side become ``channels`` latent channels.
 
-    ``widths``: channels of each level, the finest first, each but the last followed by a 2x step; ``blocks`` residual
-    blocks a level. ``fold`` counts all: pixels folded into channels first, and the 2x steps.
+    ``widths``, none in `PrincipalBlocks`: channels of each level of a `PictureVae`, the finest first, each but the last
+    followed by a 2x step; ``blocks`` residual blocks a level. ``fold`` counts all: pixels folded into channels first,
+    and the 2x steps.
     """
 
     fold: int = 4
-    channels: int = 12
-    widths: tuple[int, ...] = (96,)
-    blocks: int = 3
+    channels: int = 20
+    widths: tuple[int, ...] = ()
+    blocks: int = 0
 
     def __post_init__(self) -> None:
         if self.fold % self.steps:
@@ -30,12 +31,12 @@ class VaeConfig:
     @property
     def steps(self) -> int:
         """By how much the 2x steps fold."""
-        return 2 ** (len(self.widths) - 1)
+        return 2 ** max(0, len(self.widths) - 1)
 
 
 @dataclass(frozen=True)
 class RegressionConfig:
-    """Sizes of a `SceneRegression`, as the cascade's `NetworkConfig` has them; the defaults give 7.5 M weights."""
+    """Sizes of a `SceneRegression`, as the cascade's `NetworkConfig` has them; the defaults give 7.7 M weights."""
 
     base_channels: int = 40
     multipliers: tuple[int, ...] = (1, 2, 3, 4)

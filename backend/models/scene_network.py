@@ -1,7 +1,7 @@
 """MetaEarth-MM's network (arXiv 2605.20090): scene inference over the streams of all modalities, routed generator.
 
-The figure of the paper gives the parts; sizes, rotary positions, the mean over streams beside the joint attention,
-attention within a stream in the generator, and padding of missing streams are choices of this project.
+The figure of the paper gives the parts; sizes, rotary positions, what is beside the attention, attention within a
+stream in the generator, and the linear guess that the velocities begin with are choices of this project.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from backend.models.embeddings import ScalarEmbedding
 from backend.models.scene_config import SceneNetworkConfig
-from backend.models.vae import PictureVae
+from backend.models.spectral_prior import SpectralPrior
+from backend.models.vae import picture_autoencoder
 
+PICTURE_CHANNELS = 3
 TIME_STEPS = 1000.0
 """Times of 0 to 1 are encoded as the cascade's of 0 to 1000."""
 
@@ -27,14 +29,12 @@ class Streams(NamedTuple):
 
     ``latents``: (batch, streams, channels, h, w), noisy where ``times`` (batch, streams) is below 1, pure noise at 0.
     ``modalities``: (batch, streams) numbers in the order of the configuration. ``ground_resolution_m``: (batch,).
-    ``present``: (batch, streams), False for streams that only fill up the batch; None if there are none.
     """
 
     latents: Tensor
     modalities: Tensor
     times: Tensor
     ground_resolution_m: Tensor
-    present: Tensor | None = None
 
 
 class RoutedLinear(nn.Module):
@@ -77,20 +77,32 @@ class RoutedFeedForward(nn.Module):
         return made
 
 
+class Place(NamedTuple):
+    """Where tokens lie: cosines and sines of their rotary positions (tokens, channels / 2), tokens down and across."""
+
+    cosines: Tensor
+    sines: Tensor
+    grid: tuple[int, int]
+
+    def repeated(self, streams: int) -> Place:
+        """Tokens of all streams that show one place have one position."""
+        return Place(self.cosines.repeat(streams, 1), self.sines.repeat(streams, 1), self.grid)
+
+
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)  # what is kept must serve training too
-def rotations(rows: int, cols: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions: (rows * cols, channels / 2); half of them turn with the row."""
+def place_of(rows: int, cols: int, channels: int, device: torch.device) -> Place:
+    """The rotary positions of rows x cols tokens, for heads of so many channels; half of them turn with the row."""
     frequencies = 100.0 ** (-torch.arange(channels // 4, device=device, dtype=torch.float32) / (channels // 4))
     row = torch.arange(rows, device=device).repeat_interleave(cols)
     col = torch.arange(cols, device=device).repeat(rows)
     angles = torch.cat([place[:, None] * frequencies for place in (row, col)], dim=1)
-    return angles.cos(), angles.sin()
+    return Place(angles.cos(), angles.sin(), (rows, cols))
 
 
-def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def rotated(x: Tensor, place: Place) -> Tensor:
     """Pairs of channels of (..., tokens, channels) turned by their angles."""
-    a, b = x.float().chunk(2, dim=-1)
+    (a, b), (cosines, sines, _) = x.float().chunk(2, dim=-1), place
     return torch.cat([a * cosines - b * sines, a * sines + b * cosines], dim=-1).to(x.dtype)
 
 
@@ -104,13 +116,13 @@ class Attention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) -> the same; ``mask``: (batch, 1, 1, tokens), False for tokens not to be looked at."""
+    def forward(self, x: Tensor, place: Place) -> Tensor:
+        """(batch, tokens, width) -> the same."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = (rotated(_normalised(t, norm), *place) for norm, t in ((self.norm_q, q), (self.norm_k, k)))
-        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        q, k = (rotated(_normalised(t, norm), place) for norm, t in ((self.norm_q, q), (self.norm_k, k)))
+        h = F.scaled_dot_product_attention(q, k, v)
         return self.out(h.transpose(1, 2).reshape(batch, tokens, width))
 
 
@@ -124,11 +136,25 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
+class Neighbours(nn.Module):
+    """A weighted sum of the 3x3 tokens around each, channel by channel: patches fit each other sooner [ours]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(batch, streams, tokens, width), tokens down and across -> the same."""
+        flat = x.flatten(0, 1).unflatten(1, grid).permute(0, 3, 1, 2)
+        return self.conv(flat).permute(0, 2, 3, 1).reshape(x.shape)
+
+
 class InferenceBlock(nn.Module):
     """Partition AdaLN, joint attention over the tokens of all streams, partition AdaLN, one shared feed-forward.
 
-    Beside the attention each token is given the mean of the streams at its own place [ours]: a small network need not
-    learn first that the same place is where to look.
+    Beside the attention each token is given the mean of the streams at its own place and its neighbours [ours]: a small
+    network need not learn first that the same place is where to look.
     """
 
     def __init__(self, config: SceneNetworkConfig) -> None:
@@ -136,17 +162,17 @@ class InferenceBlock(nn.Module):
         self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
         self.attention = Attention(config.width, config.heads)
         self.here = nn.Linear(config.width, config.width)
+        self.near = Neighbours(config.width)
         self.feed_forward = FeedForward(config.width, config.mlp_ratio)
 
-    def forward(
-        self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], present: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, place: Place) -> Tensor:
         """(batch, streams, tokens, width) and (batch, streams, 1, width) -> the tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
-        streams, tokens = x.shape[1:3]
+        streams = x.shape[1]
         seen = modulated(x, shift1, scale1)
-        joint = self.attention(seen.flatten(1, 2), _repeated(place, streams), _key_mask(present, tokens))
-        x = x + gate1 * (joint.unflatten(1, (streams, -1)) + self.here(_mean_of_streams(seen, present)))
+        joint = self.attention(seen.flatten(1, 2), place.repeated(streams)).unflatten(1, (streams, -1))
+        beside = self.here(seen.mean(dim=1, keepdim=True)) + self.near(seen, place.grid)
+        x = x + gate1 * (joint + beside)
         return x + gate2 * self.feed_forward(modulated(x, shift2, scale2))
 
 
@@ -157,13 +183,15 @@ class GeneratorBlock(nn.Module):
         super().__init__()
         self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
         self.attention = Attention(config.width, config.heads)
+        self.near = Neighbours(config.width)
         self.feed_forward = RoutedFeedForward(len(config.modalities), config.width, config.expert_ratio)
 
-    def forward(self, x: Tensor, condition: Tensor, place: tuple[Tensor, Tensor], modalities: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, place: Place, modalities: Tensor) -> Tensor:
         """(batch, streams, tokens, width), a condition a token -> the tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition)).chunk(6, dim=-1)
-        own = self.attention(modulated(x, shift1, scale1).flatten(0, 1), place)
-        x = x + gate1 * own.unflatten(0, x.shape[:2])
+        seen = modulated(x, shift1, scale1)
+        own = self.attention(seen.flatten(0, 1), place).unflatten(0, x.shape[:2])
+        x = x + gate1 * (own + self.near(seen, place.grid))
         return x + gate2 * self.feed_forward(modulated(x, shift2, scale2), modalities)
 
 
@@ -175,9 +203,11 @@ class SceneNetwork(nn.Module):
         self.config = config
         width, count = config.width, len(config.modalities)
         inputs = config.vae.channels * config.patch**2
-        self.vae = PictureVae(config.vae)
+        self.vae = picture_autoencoder(config.vae)
+        self.prior = SpectralPrior(count, config.vae.channels)
+        self.lost = SpectralPrior(count, PICTURE_CHANNELS, floor=1e-6)
         self.embed = RoutedLinear(count, inputs, width)
-        self.embed_again = RoutedLinear(count, inputs, width)
+        self.embed_again = RoutedLinear(count, 2 * inputs, width)
         self.modality = nn.Embedding(count, width)
         self.time = ScalarEmbedding(config.encoding_channels, width)
         self.resolution = ScalarEmbedding(config.encoding_channels, width)
@@ -209,17 +239,34 @@ class SceneNetwork(nn.Module):
         x = self.embed(self._patches(streams.latents), streams.modalities)
         place = self._place(streams.latents)
         for block in self.inference[:blocks]:
-            x = self._run(block, x, condition, place, streams.present)
+            x = self._run(block, x, condition, place)
         return x
 
     def velocities(self, streams: Streams, scene: Tensor, condition: Tensor) -> Tensor:
-        """G: the velocity of every stream's latents, from its scene tokens."""
-        x = self.embed_again(self._patches(streams.latents), streams.modalities)
-        place, condition = self._place(streams.latents), condition + scene
+        """G: the velocity of every stream's latents, from its scene tokens: what it adds to the linear guess."""
+        latents, modalities, times = streams.latents, streams.modalities, streams.times
+        z, noise = self.prior.parts(latents, modalities, times, 1 - times)
+        guess = (z - noise).float()
+        shown = torch.cat([self._patches(latents), self._patches(guess)], dim=-1)
+        x = self.embed_again(shown, modalities)
+        place, condition = self._place(latents), condition + scene
         for block in self.generator:
-            x = self._run(block, x, condition, place, streams.modalities)
+            x = self._run(block, x, condition, place, modalities)
         shift, scale = self.last_modulation(F.silu(condition)).chunk(2, dim=-1)
-        return self._latents(self.last(modulated(x, shift, scale), streams.modalities), streams.latents)
+        return guess + self._latents(self.last(modulated(x, shift, scale), modalities), latents)
+
+    def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
+        """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.
+
+        What the autoencoder loses of a given picture tells what it loses of the others, by a linear map [ours].
+        ``latents``: (batch, streams, ...), the given streams first; ``modalities``: (batch, streams).
+        """
+        known = given.shape[1]
+        made = self.vae.decode(latents.flatten(0, 1)).float().unflatten(0, latents.shape[:2])
+        if not known:
+            return made
+        more = self.lost.expected(given - made[:, :known], modalities, latents.shape[1] - known)
+        return made[:, known:] + more.float()
 
     def _run(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
@@ -237,9 +284,9 @@ class SceneNetwork(nn.Module):
         folded = patches.flatten(0, 1).transpose(1, 2).unflatten(2, (rows, cols)).float()
         return F.pixel_shuffle(folded, self.config.patch).unflatten(0, like.shape[:2])
 
-    def _place(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def _place(self, latents: Tensor) -> Place:
         rows, cols = (n // self.config.patch for n in latents.shape[-2:])
-        return rotations(rows, cols, self.config.width // self.config.heads, latents.device)
+        return place_of(rows, cols, self.config.width // self.config.heads, latents.device)
 
     def count_parameters(self) -> int:
         """Number of weights."""
@@ -250,20 +297,3 @@ def _zeroed(linear: nn.Linear) -> nn.Linear:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def _repeated(place: tuple[Tensor, Tensor], streams: int) -> tuple[Tensor, Tensor]:
-    """Tokens of all streams that show one place have one position."""
-    return place[0].repeat(streams, 1), place[1].repeat(streams, 1)
-
-
-def _mean_of_streams(x: Tensor, present: Tensor | None) -> Tensor:
-    """Over the streams that are there: (batch, streams, tokens, width) -> (batch, 1, tokens, width)."""
-    if present is None:
-        return x.mean(dim=1, keepdim=True)
-    share = (present / present.sum(dim=1, keepdim=True)).to(x.dtype)[:, :, None, None]
-    return (x * share).sum(dim=1, keepdim=True)
-
-
-def _key_mask(present: Tensor | None, tokens: int) -> Tensor | None:
-    return None if present is None else present.repeat_interleave(tokens, dim=1)[:, None, None]

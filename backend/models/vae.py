@@ -1,9 +1,11 @@
-"""The picture autoencoder of MetaEarth-MM: every modality, shown as three channels, becomes latents and back.
+"""The picture autoencoders of MetaEarth-MM: every modality, shown as three channels, becomes latents and back.
 
-No layer looks at a whole window: a latent depends on the pixels around it alone, so windows agree where they overlap.
+Nothing looks at a whole window: a latent depends on the pixels around it alone, so windows agree where they overlap.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,52 @@ from backend.models.unet import zeroed
 LOG_VARIANCE = (-12.0, 4.0)
 FIRST_LOG_VARIANCE = -6.0
 """At the beginning of training: next to no noise."""
+
+
+class PrincipalBlocks(nn.Module):
+    """Blocks of fold x fold pixels in three channels as their first principal components: the best linear autoencoder.
+
+    What is linear between modalities stays so between their latents [ours]; see docs/modalities.md for the figures.
+    Pictures (batch, 3, h, w) in [-1, 1] become latents (batch, channels, h / fold, w / fold), whose variance is one in
+    the mean over the channels. ``basis``: orthonormal rows; ``mean``: of the blocks; ``deviation``: one number.
+    """
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = 3 * config.fold**2
+        self.basis = nn.Parameter(torch.eye(config.channels, size), requires_grad=False)
+        self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)
+        self.deviation = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The latents, float32."""
+        blocks = self._blocks(pictures).double() - self.mean.double()
+        return (blocks @ self.basis.double().T / self.deviation.double()).movedim(-1, 1).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The pictures of latents, float32."""
+        blocks = latents.movedim(1, -1).double() * self.deviation.double() @ self.basis.double() + self.mean.double()
+        return F.pixel_shuffle(blocks.movedim(-1, 1).float(), self.config.fold)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it knows anything."""
+        return bool(self.mean.any())
+
+    @torch.no_grad()
+    def fit(self, pictures: Iterable[Tensor]) -> None:
+        """Learn the components of pictures (n, 3, h, w)."""
+        blocks = torch.cat([self._blocks(some).flatten(0, 2) for some in pictures]).double()
+        self.mean.copy_(blocks.mean(dim=0))
+        centred = blocks - blocks.mean(dim=0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(blocks))
+        self.basis.copy_(vectors.T.flip(0)[: self.config.channels])
+        self.deviation.fill_(float(values.flip(0)[: self.config.channels].mean().sqrt()))
+
+    def _blocks(self, pictures: Tensor) -> Tensor:
+        """(batch, 3, h, w) -> (batch, h / fold, w / fold, 3 * fold^2)"""
+        return F.pixel_unshuffle(pictures, self.config.fold).movedim(1, -1)
 
 
 class PixelNorm(nn.Module):
@@ -56,6 +104,9 @@ class PictureVae(nn.Module):
     ``mean`` (a channel) and ``deviation`` (one number, so that an error of a latent weighs what it does to the picture)
     standardise the latents; they follow training's latents and are saved with the weights.
     """
+
+    is_fitted = True
+    """It is trained instead."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -107,6 +158,11 @@ class PictureVae(nn.Module):
         """Move ``mean`` and ``deviation`` a little towards those of some latents."""
         self.mean.lerp_(latents.mean(dim=(0, 2, 3)), share)
         self.deviation.lerp_(latents.var(dim=(0, 2, 3)).mean().sqrt(), share)
+
+
+def picture_autoencoder(config: VaeConfig) -> PrincipalBlocks | PictureVae:
+    """The autoencoder of a configuration."""
+    return PictureVae(config) if config.widths else PrincipalBlocks(config)
 
 
 def _per_channel(values: Tensor) -> Tensor:

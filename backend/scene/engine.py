@@ -131,7 +131,7 @@ class SceneEngine:
         """
         network, began = self.network, time.monotonic()
         with self._autocast():
-            latents = self._encode([[o.picture for o in observed]])
+            latents = self._encode(self._stacked([[o.picture for o in observed]]))
             times = torch.full(latents.shape[:2], CLEAN, device=self.device)
             streams = Streams(latents, self._numbers([o.modality for o in observed], 1), times,
                               self._resolution(ground_resolution_m, 1))
@@ -168,7 +168,8 @@ class SceneEngine:
         count = len(windows)
         windows = windows + [windows[0]] * (self.batch - count)  # one fixed batch shape, whatever is left
         guides = [window.guides(targets) for window in windows]
-        clean = self._encode([[o.picture for o in some] for some in guides])
+        given = self._stacked([[o.picture for o in some] for some in guides])
+        clean = self._encode(given)
         known = self._known(windows, targets)
         noise = torch.from_numpy(np.stack([np.stack(window.noises) for window in windows])).to(self.device)
         modalities = self._numbers([*(o.modality for o in guides[0]), *targets], self.batch)
@@ -187,8 +188,8 @@ class SceneEngine:
             return z
 
         z = adams_bashforth(velocity, noise.clone(), self.steps, after)
-        made = self.network.vae.decode(z.flatten(0, 1)).clamp(-1, 1).float().cpu().numpy()
-        pictures = made.reshape(self.batch, len(targets), *made.shape[1:])[:count]
+        made = self.network.pictures(torch.cat([clean, z], dim=1), given, modalities)
+        pictures = made.clamp(-1, 1).cpu().numpy()[:count]
         for picture, window in zip(pictures, windows):
             for part in window.parts(targets):
                 place = targets.index(part.modality)
@@ -203,13 +204,19 @@ class SceneEngine:
     def _resolution(self, ground_resolution_m: float, batch: int) -> Tensor:
         return torch.full((batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
 
-    def _encode(self, pictures: list[list[Values]]) -> Tensor:
-        """(batch, streams, channels, tile / fold, tile / fold); without pictures there are no streams."""
+    def _stacked(self, pictures: list[list[Values]]) -> Tensor:
+        """(batch, streams, 3, tile, tile); there may be no streams."""
+        tile = self.config.network.tile
+        stack = np.array(pictures, np.float32).reshape(len(pictures), len(pictures[0]), 3, tile, tile)
+        return torch.from_numpy(stack).to(self.device)
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        """(batch, streams, channels, tile / fold, tile / fold)"""
         vae, tile = self.config.network.vae, self.config.network.tile
-        if not pictures[0]:
-            return torch.zeros(len(pictures), 0, vae.channels, tile // vae.fold, tile // vae.fold, device=self.device)
-        flat = torch.from_numpy(np.stack([np.stack(some) for some in pictures])).to(self.device)
-        return self.network.vae.encode(flat.flatten(0, 1)).float().unflatten(0, flat.shape[:2])
+        batch, streams = pictures.shape[:2]
+        if not streams:
+            return torch.zeros(batch, 0, vae.channels, tile // vae.fold, tile // vae.fold, device=self.device)
+        return self.network.vae.encode(pictures.flatten(0, 1)).float().unflatten(0, (batch, streams))
 
     def _known(self, windows: list[Window], targets: list[str]) -> dict[int, tuple[Tensor, Tensor]]:
         """By place among the targets: latents of what is partly known, and where all pixels behind them are."""
@@ -217,7 +224,7 @@ class SceneEngine:
         for number, part in enumerate(windows[0].parts(targets)):
             parts = [window.parts(targets)[number] for window in windows]
             masks = torch.from_numpy(np.stack([p.known for p in parts]).astype(np.float32))[:, None]
-            latents = self._encode([[p.picture] for p in parts])[:, 0]
+            latents = self._encode(self._stacked([[p.picture] for p in parts]))[:, 0]
             found[targets.index(part.modality)] = latents, (F.avg_pool2d(masks, fold) == 1).to(self.device)
         return found
 

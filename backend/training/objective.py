@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from backend.diffusion.losses import alpha_sigma_at, expand, loss_weights, prediction_target
 from backend.models.bundle import ModelConfig
@@ -42,6 +43,18 @@ class Objective(nn.Module):
         source, resolution = batch.low.clone(), batch.ground_resolution_m[own] * self.config.network.scale
         source[own] = first_stage_output(self.network, self.config, batch.low[own], resolution, batch.first_noise[own])
         return source
+
+
+@torch.no_grad()
+def folded_images(network: CascadeNetwork, examples: Dataset, count: int) -> list[dict[int, Tensor]]:
+    """What is diffused of the first examples, folded: what the linear guess is fitted to."""
+    device, found = next(network.parameters()).device, []
+    for number in range(count):
+        example = examples[number]
+        condition = network.encode(example.low[None].to(device), example.ground_resolution_m[None].to(device))
+        x0 = network.to_model_space(example.high[None].to(device), condition)
+        found.append({0: F.pixel_unshuffle(x0[0], network.config.unshuffle)})
+    return found
 
 
 def regress(network: CascadeNetwork, config: ModelConfig, condition: Condition) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from backend.diffusion.flow import noised
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.scene_regression import SceneRegression, target_and_observed
+from backend.models.vae import PictureVae
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
@@ -47,7 +49,7 @@ class VaeObjective(nn.Module):
 
     def forward(self, batch: SceneBatch) -> Tensor:
         """The loss, a scalar."""
-        vae, real = self.network.vae, batch.pictures.flatten(0, 1)
+        vae, real = cast(PictureVae, self.network.vae), batch.pictures.flatten(0, 1)
         mean, log_variance = vae.posterior(real)
         noise = batch.noise.flatten(0, 1)
         made = vae.reconstruct(mean + (0.5 * log_variance).exp() * noise)
@@ -80,6 +82,21 @@ class FlowObjective(nn.Module):
         wanted = (batch.times < 1).to(error)
         joint = (error * wanted).sum() / wanted.sum().clamp(min=1)
         return joint + self.consistency_weight * scene_inconsistency(scene)
+
+
+@torch.no_grad()
+def latents_and_losses(
+    network: SceneNetwork, examples: Dataset, count: int
+) -> tuple[list[dict[int, Tensor]], list[dict[int, Tensor]]]:
+    """By modality, of the first examples: latents (channels, h, w), and what the autoencoder loses of the pictures."""
+    device, vae = next(network.parameters()).device, network.vae
+    latents, losses = [], []
+    for number in range(count):
+        pictures, modalities = examples[number].pictures.to(device), examples[number].modalities.tolist()
+        z = vae.encode(pictures)
+        latents.append(dict(zip(modalities, z)))
+        losses.append(dict(zip(modalities, pictures - vae.decode(z))))
+    return latents, losses
 
 
 class RegressionObjective(nn.Module):

@@ -22,11 +22,19 @@ from backend.training.chips import ChipSet, is_chip_set
 from backend.training.data import Picture, Pool, training_pool, validation_pool
 from backend.training.examples import Cropping, Examples
 from backend.training.first_stage import require_first_stage
-from backend.training.objective import Objective
+from backend.training.objective import Objective, folded_images
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
-from backend.training.scene_objective import FlowObjective, RegressionObjective, VaeObjective
+from backend.training.scene_objective import (
+    FlowObjective,
+    RegressionObjective,
+    VaeObjective,
+    latents_and_losses,
+)
 from backend.training.settings import TrainingSettings
 from backend.training.validation import scene_picture, validation_picture
+
+PRIOR_EXAMPLES = 800
+"""What linear guesses are fitted to."""
 
 
 class Task(Protocol):
@@ -34,6 +42,9 @@ class Task(Protocol):
 
     def network(self) -> nn.Module:
         """The network with random weights; what is not trained asks for no gradient."""
+
+    def prepare(self, network: Any, examples: Any) -> None:
+        """What a new run finds out of its examples before the first step."""
 
     def objective(self, network: Any) -> nn.Module:
         """The loss of a batch, as a module."""
@@ -78,7 +89,16 @@ class CascadeTask:
 
     def network(self) -> CascadeNetwork:
         """See `Task`."""
-        return with_recompute(self.config.build().channels_last(), self.settings.gradient_checkpointing)
+        network = self.config.build().channels_last()
+        if network.guess:
+            network.guess.requires_grad_(False)
+        return with_recompute(network, self.settings.gradient_checkpointing)
+
+    def prepare(self, network: CascadeNetwork, examples: Examples) -> None:
+        """Fit the linear guess, if there is one and the weights that the run begins with have none."""
+        if network.guess and not network.guess.prior.is_fitted:
+            count = min(PRIOR_EXAMPLES, max(len(examples.pool), 1))
+            network.guess.prior.fit(folded_images(network, examples, count))
 
     def objective(self, network: CascadeNetwork) -> Objective:
         """See `Task`."""
@@ -118,6 +138,8 @@ class SceneTask:
         self.config, self.settings = config, settings
         if settings.objective not in MODES:
             raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
+        if settings.objective == "vae" and not config.network.vae.widths:
+            raise PlanError(f"{config.id} has no autoencoder to train: it is fitted when objective=flow begins.")
 
     def network(self) -> SceneNetwork | SceneRegression:
         """See `Task`."""
@@ -127,9 +149,20 @@ class SceneTask:
         network.recompute = self.settings.gradient_checkpointing
         trains_vae = self.settings.objective == "vae"
         for name, parameter in network.named_parameters():
-            statistics = name in ("vae.mean", "vae.deviation")
+            statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost."))
             parameter.requires_grad_(name.startswith("vae.") == trains_vae and not statistics)
         return network
+
+    def prepare(self, network: Any, examples: SceneExamples) -> None:
+        """Fit what is linear, unless the weights that the run begins with know it."""
+        count = min(PRIOR_EXAMPLES, len(examples.pool))
+        if self.settings.objective != "flow":
+            return
+        if not network.vae.is_fitted:
+            network.vae.fit(examples[number].pictures for number in range(count))
+        if not network.prior.is_fitted:
+            for prior, found in zip((network.prior, network.lost), latents_and_losses(network, examples, count)):
+                prior.fit(found)
 
     def objective(self, network: Any) -> nn.Module:
         """See `Task`."""

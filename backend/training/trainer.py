@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from backend.models.bundle import AnyConfig, save_bundle
 from backend.progress import Check, Report
-from backend.training.checkpoint import TrainingState, load_state, save_state
+from backend.training.checkpoint import CHECKPOINT, TrainingState, load_state, save_state
 from backend.training.examples import BatchNumbers, collate
 from backend.training.journal import Journal
 from backend.training.processes import Processes
@@ -58,20 +58,23 @@ class Trainer:
         self.config, self.settings, self.folder, self.processes = config, settings, folder, processes
         self.steps = settings.total_steps(len(pool), processes.ranks)
         self.task = task_of(config, settings)
-        self.state = self._new_state(initial)
+        examples = self.task.examples(pool)
+        self.state = self._new_state(initial, examples)
         folder.mkdir(parents=True, exist_ok=True)
         load_state(folder, self.state)
         self.objective = self.task.objective(self.state.network)
         self.judge = self.task.objective(self.state.average)
         self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective
         self.held_out = None if held_out is None else self.task.examples(held_out)
-        self.batches = self._load(self.task.examples(pool), workers)
+        self.batches = self._load(examples, workers)
 
-    def _new_state(self, initial: dict[str, Tensor] | None) -> TrainingState:
+    def _new_state(self, initial: dict[str, Tensor] | None, examples: Dataset) -> TrainingState:
         torch.manual_seed(self.settings.seed)
         network = self.task.network().to(self.processes.device)
         if initial is not None:
             network.load_state_dict(initial)
+        if not (self.folder / CHECKPOINT).is_file():
+            self.task.prepare(network, examples)
         optimiser = torch.optim.AdamW(
             [p for p in network.parameters() if p.requires_grad],
             lr=self.settings.learning_rate,

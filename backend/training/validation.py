@@ -71,11 +71,12 @@ def _made(objective: VaeObjective | FlowObjective | RegressionObjective, batch: 
     """What comes of the pictures of one example: (pictures, 3, crop, crop)."""
     if isinstance(objective, RegressionObjective):
         return objective.regressed(batch)[0]
-    vae = objective.network.vae
-    z = vae.encode(batch.pictures[0])
-    if isinstance(objective, FlowObjective):
-        z = torch.cat([z[:1], _others(objective.network, batch, z)])
-    return vae.decode(z)
+    network, given = objective.network, batch.pictures[0]
+    z = network.vae.encode(given)
+    if isinstance(objective, VaeObjective):
+        return network.vae.decode(z)
+    z = torch.cat([z[:1], _others(network, batch, z)])
+    return torch.cat([given[:1], network.pictures(z[None], given[None, :1], batch.modalities)[0]])
 
 
 def _others(network: SceneNetwork, batch: SceneBatch, z: Tensor) -> Tensor:

@@ -3,9 +3,12 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from backend.diffusion.losses import alpha_sigma_at, data_prediction
 from backend.errors import ModelError
 from backend.models.bundle import EMBEDDED, find_bundle, open_bundle
 from backend.models.cascade_network import CascadeNetwork, upsample
@@ -112,6 +115,25 @@ def test_residuals_are_measured_by_the_local_contrast(small_model):
     assert float(rough.min()) > 0.3
     image = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(network.to_image(network.to_model_space(image, condition), condition), image)
+
+
+@pytest.mark.parametrize("prediction", ["v", "eps"])
+def test_a_network_that_adds_nothing_removes_the_noise_that_a_wiener_filter_does(small_model, prediction):
+    """The fresh network's last layer is zero: what it predicts is the linear guess, for either prediction alike."""
+    torch.manual_seed(0)
+    schedule = small_model.config.schedule
+    config = dataclasses.replace(small_model.config.network, linear_guess=True)
+    network = CascadeNetwork(config, schedule, prediction)
+    condition = network.encode(torch.rand(20, 3, 24, 24), torch.ones(20))
+    smooth = F.interpolate(torch.randn(20, 3, 16, 16), scale_factor=4, mode="bicubic")
+    network.guess.prior.fit([{0: F.pixel_unshuffle(x, config.unshuffle)} for x in smooth[:10] + 1.5])
+    time, noise = torch.full((20,), 400.5), torch.randn(20, 3, 64, 64)
+    alpha, sigma = (float(v[0]) for v in alpha_sigma_at(schedule, np.array([400.5])))
+    noisy = alpha * (smooth + 1.5) + sigma * noise
+    with torch.no_grad():
+        found = data_prediction(prediction, network(noisy, time, condition), noisy, alpha, sigma)
+    error = (found - smooth - 1.5)[10:].square().mean()
+    assert error < 0.5 * (sigma / alpha) ** 2 * smooth.var() / (smooth.var() + (sigma / alpha) ** 2)
 
 
 def test_upsampling_drops_exactly_the_context():

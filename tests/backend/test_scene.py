@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import torch.nn.functional as F
 from affine import Affine
 
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
 from backend.models.bundle import find_scene_bundle
+from backend.models.scene_config import VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
+from backend.models.spectral_prior import SpectralPrior, band_members, cosines
+from backend.models.vae import PrincipalBlocks
 from backend.raster.grid import Region
 from backend.raster.source import Pixels
 from backend.scene.drawing import draw_map
@@ -25,6 +29,8 @@ from backend.scene.windows import observe
 from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
 
 from .conftest import SMALL_SCENE, read
+
+CPU = torch.device("cpu")
 
 
 def streams(batch=2, modalities=(0, 1), times=(1.0, 0.3), side=8, seed=0) -> Streams:
@@ -114,17 +120,121 @@ def test_scene_tokens_need_all_streams_and_a_stream_knows_its_modality():
 
 def test_the_order_of_the_streams_does_not_matter():
     network, given = lively(), streams()
-    turned = Streams(*(part.flip(1) if part is not None and part.ndim > 1 else part for part in given))
+    turned = Streams(*(part.flip(1) if part.ndim > 1 else part for part in given))
     for a, b in zip(network(given), network(turned)):
         torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=1e-4)
 
 
-def test_a_missing_stream_changes_nothing_for_the_others():
-    network, given = lively(), streams(modalities=(0, 1, 2), times=(1.0, 0.3, 0.5))
-    present = torch.tensor([[True, True, False]] * 2)
-    two = Streams(given.latents[:, :2], given.modalities[:, :2], given.times[:, :2], given.ground_resolution_m)
-    masked = network(given._replace(present=present))[1][:, :2]
-    torch.testing.assert_close(masked, network(two)[1], atol=1e-5, rtol=1e-4)
+def guessed(prior, images, numbers, times):
+    """E[z - noise] of a flow."""
+    z, noise = prior.parts(images, numbers, times, 1 - times)
+    return z - noise
+
+
+def related(rng, count):
+    """Places of three modalities, (3, 2, 16, 16) each: smooth, what a linear map makes of it, and what one of that."""
+    maps = np.random.default_rng(7).standard_normal((2, 2, 2))
+    basis, fall = cosines(16, CPU).numpy(), np.zeros(256)
+    for band, members in enumerate(band_members(16, 16, CPU)):
+        fall[members] = 0.6**band
+    fall, found = fall.reshape(16, 16), []
+    for _ in range(count):
+        first = 2 + basis.T @ (8 * fall * rng.standard_normal((2, 16, 16))) @ basis
+        second = np.einsum("ij,jkl->ikl", maps[0], first) + 0.1 * rng.standard_normal((2, 16, 16))
+        third = np.einsum("ij,jkl->ikl", maps[1], second) - 5
+        found.append(torch.from_numpy(np.stack([first, second, third])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted_prior():
+    rng, prior = np.random.default_rng(0), SpectralPrior(3, 2)
+    assert not prior.is_fitted
+    pairs = [(0, 1), (1, 2)]
+    prior.fit([{m: place[m] for m in pairs[k % 2]} for k, place in enumerate(related(rng, 400))])
+    return prior
+
+
+def test_the_linear_guess_is_better_than_least_squares_by_pixel(fitted_prior):
+    """Of the second modality from the first and its own noisy self: the spectrum tells more than pixels alone."""
+    torch.manual_seed(0)
+    places = torch.stack(related(np.random.default_rng(1), 40))
+    noise = torch.randn(40, 2, 16, 16, dtype=torch.float64)
+    for time in (0.0, 0.6):
+        first, second = places[:, 0], places[:, 1]
+        noisy = time * second + (1 - time) * noise
+        times = torch.tensor([[1.0, time]] * 40)
+        made = guessed(fitted_prior, torch.stack([first, noisy], dim=1), torch.tensor([[0, 1]] * 40), times)[:, 1]
+        columns = torch.cat([torch.ones(40, 1, 16, 16), first, noisy], dim=1).movedim(1, -1).reshape(-1, 5)
+        wanted = (second - noise).movedim(1, -1).reshape(-1, 2)
+        best = columns @ torch.linalg.lstsq(columns, wanted).solution
+        error = (second - noise - made).square().mean()
+        assert error < 1.01 * (wanted - best).square().mean()
+    alone = guessed(fitted_prior, noisy[:, None], torch.tensor([[1]] * 40), torch.full((40, 1), 0.6))[:, 0]
+    columns = torch.cat([torch.ones(40, 1, 16, 16), noisy], dim=1).movedim(1, -1).reshape(-1, 3)
+    best = columns @ torch.linalg.lstsq(columns, wanted).solution
+    assert (second - noise - alone).square().mean() < 0.9 * (wanted - best).square().mean()
+
+
+def test_modalities_never_seen_together_are_related_by_what_both_were_seen_with(fitted_prior):
+    places = torch.stack(related(np.random.default_rng(1), 20))
+    made = fitted_prior.expected(places[:, :1], torch.tensor([[0, 2]] * 20), 1)[:, 0]
+    assert np.corrcoef(made.flatten(), places[:, 2].flatten())[0, 1] > 0.98
+
+
+def test_a_guess_from_nothing_ends_in_what_the_prior_describes(fitted_prior):
+    torch.manual_seed(0)
+    numbers = torch.tensor([[0, 1]] * 100)
+    made = adams_bashforth(
+        lambda x, time: guessed(fitted_prior, x, numbers, torch.full((100, 2), time)),
+        torch.randn(100, 2, 2, 16, 16).double(), 100,
+    )
+    real = torch.stack(related(np.random.default_rng(1), 100))[:, :2]
+    basis = cosines(16, CPU)
+    spectra = [(basis @ (x - x.mean(dim=(0, 3, 4), keepdim=True)) @ basis.T).flatten(3) for x in (made, real)]
+    for members in band_members(16, 16, CPU):
+        if len(members):
+            made_power, real_power = (float(s[..., members].square().mean()) for s in spectra)
+            assert made_power == pytest.approx(real_power, rel=0.3)
+    flat_made, flat_real = (x.movedim(1, 0).movedim(2, 1).reshape(4, -1) for x in (made, real))
+    torch.testing.assert_close(torch.corrcoef(flat_made), torch.corrcoef(flat_real), atol=0.2, rtol=0)
+    torch.testing.assert_close(flat_made.mean(dim=1), flat_real.mean(dim=1), atol=0.5, rtol=0)
+
+
+def test_principal_blocks_keep_what_varies_and_what_is_linear():
+    """Pictures of three components: all of them comes back, and half a picture has half the latents."""
+    rng, vae = np.random.default_rng(0), PrincipalBlocks(VaeConfig(fold=2, channels=3))
+    basis = rng.standard_normal((3, 12))
+    blocks = torch.from_numpy(rng.standard_normal((6, 8, 8, 3)) @ basis + 0.3).float()
+    pictures = F.pixel_shuffle(blocks.movedim(-1, 1), 2)
+    vae.fit([pictures])
+    latents = vae.encode(pictures)
+    assert latents.shape == (6, 3, 8, 8) and float(latents.var()) == pytest.approx(1, abs=0.1)
+    torch.testing.assert_close(vae.decode(latents), pictures, atol=1e-4, rtol=0)
+    grey = pictures.mean(dim=0, keepdim=True)
+    torch.testing.assert_close(vae.encode((pictures[:1] + grey) / 2), (latents[:1] + vae.encode(grey)) / 2,
+                               atol=1e-4, rtol=0)
+
+
+def test_what_the_autoencoder_loses_of_a_given_picture_comes_back_in_the_others():
+    """A picture and half of its negative, through an autoencoder that keeps blurred pictures only."""
+    network, rng = lively(), np.random.default_rng(0)
+
+    class Blurred(torch.nn.Module):
+        encode = staticmethod(lambda pictures: F.avg_pool2d(pictures, 4))
+        decode = staticmethod(lambda latents: F.interpolate(latents, scale_factor=4))
+
+    network.vae, numbers = Blurred(), torch.tensor([[0, 1]])
+    pictures = torch.from_numpy(rng.uniform(-0.9, 0.9, (1, 1, 3, 32, 32)).astype(np.float32))
+    both = torch.cat([pictures, -pictures / 2], dim=1)
+    latents = network.vae.encode(both.flatten(0, 1)).unflatten(0, (1, 2))
+    lost = both[0] - network.vae.decode(latents[0])
+    before = network.pictures(latents, pictures, numbers)
+    network.lost.fit([dict(enumerate(lost))])
+    made = network.pictures(latents, pictures, numbers)
+    assert made.shape == (1, 1, 3, 32, 32)
+    torch.testing.assert_close(made[:, 0], both[:, 1], atol=1e-3, rtol=0)
+    assert (before[:, 0] - both[:, 1]).abs().mean() > 0.1
 
 
 def test_scene_consistency_is_nothing_for_equal_tokens_and_one_for_unrelated():

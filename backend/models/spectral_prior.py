@@ -1,0 +1,175 @@
+"""What spectra say at first sight: the images of a scene as stationary Gaussian fields that belong together [ours].
+
+A network that removes noise has to pass noise through exactly before it learns anything of what is there, and in a
+scene to find out that its streams show one place. Both are linear: a Wiener filter over all streams, here in closed
+form. The network adds the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+EDGES = (0.02, 0.04, 0.07, 0.11, 0.16, 0.22, 0.30, 0.40)
+"""Cycles a sample at which bands end; the mean is a band of its own, and the last one has no end."""
+BANDS = len(EDGES) + 2
+ITERATIONS = 200
+Matrix = NDArray[np.float64]
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve training too
+def cosines(size: int, device: torch.device) -> Tensor:
+    """The orthonormal type-II cosine transform of ``size`` samples, (size, size) float64: rows are frequencies."""
+    at = torch.arange(size, dtype=torch.float64, device=device)
+    table = torch.cos(torch.pi / size * (at + 0.5) * at[:, None]) * (2 / size) ** 0.5
+    table[0] /= 2**0.5
+    return table
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def band_members(rows: int, cols: int, device: torch.device) -> list[Tensor]:
+    """Which coefficients of a (rows, cols) transform each band has: numbers into the flattened array."""
+    down, across = (torch.arange(n, device=device) / (2 * n) for n in (rows, cols))
+    frequency = torch.hypot(down[:, None], across[None]).flatten()
+    band = torch.bucketize(frequency, torch.tensor(EDGES, device=device)) + (frequency > 0)
+    return [(band == number).nonzero()[:, 0] for number in range(BANDS)]
+
+
+class SpectralPrior(nn.Module):
+    """Mean and cross-spectra of ``channels`` channels in each of some modalities; at first all is white noise.
+
+    ``factor``: in each band of frequencies the covariance of cosine coefficients over (modality, channel) is
+    factor factor^T, so that no rounding makes it indefinite; of the means for the first band. ``floor``: the variance
+    of the noise that even clean streams count with, since modalities may be linear combinations of each other.
+    """
+
+    def __init__(self, modalities: int, channels: int, floor: float = 1e-4) -> None:
+        super().__init__()
+        self.floor, every = floor, modalities * channels
+        self.mean = nn.Parameter(torch.zeros(modalities, channels), requires_grad=False)
+        white = torch.eye(every).reshape(modalities, channels, every)
+        self.factor = nn.Parameter(white.repeat(BANDS, 1, 1, 1), requires_grad=False)
+
+    @torch.no_grad()
+    def parts(self, noisy: Tensor, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """E[z] and E[noise] given alpha z + sigma noise of all streams of a place, in float64.
+
+        ``noisy``: (batch, streams, channels, h, w); the others: (batch, streams). What lies outside is taken for
+        mirrored.
+        """
+        batch, streams, channels, rows, cols = noisy.shape
+        mean = self.mean[modalities].double()[..., None, None]
+        seen = noisy.double() - _spread(alpha, noisy) * mean
+        down, across = cosines(rows, noisy.device), cosines(cols, noisy.device)
+        spectrum = (down @ seen @ across.T).reshape(batch, streams * channels, rows * cols)
+        found = spectrum.new_zeros(batch, 2 * streams * channels, rows * cols)
+        for band, members in enumerate(band_members(rows, cols, noisy.device)):
+            power = rows * cols if band == 0 else 1
+            found[..., members] = self._gains(band, power, modalities, alpha, sigma) @ spectrum[..., members]
+        z, noise = (down.T @ found.reshape(batch, 2, streams, channels, rows, cols) @ across).unbind(1)
+        return z + mean, noise
+
+    def _gains(self, band: int, power: float, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Coefficients of x to those of E[z] and E[noise]: (batch, 2 * streams * channels, streams * channels).
+
+        With C the covariance of z, A and S alpha and sigma on diagonals: C A M^-1 and S M^-1, M = A C A + S^2 being the
+        covariance of x.
+        """
+        factor = self.factor[band][modalities].flatten(1, 2).double()
+        a, s = (_spread(v, factor)[:, :, None].expand(*v.shape, self.mean.shape[1], 1).flatten(1, 2)
+                for v in (alpha, sigma))
+        scaled = power * (factor @ factor.mT) * a.mT
+        noisy = a * scaled + torch.diag_embed(s[..., 0].square() + self.floor)
+        return torch.linalg.solve(noisy, torch.cat([scaled, torch.diag_embed(s[..., 0])], dim=1), left=False)
+
+    def expected(self, known: Tensor, modalities: Tensor, targets: int) -> Tensor:
+        """E[z] of the last ``targets`` of ``modalities`` (batch, streams), given the streams before those, float64."""
+        unknown = known.new_zeros(len(known), targets, *known.shape[2:])
+        clean = (torch.arange(modalities.shape[1], device=known.device) < known.shape[1]).double()
+        clean = clean.expand(modalities.shape)
+        return self.parts(torch.cat([known, unknown], dim=1), modalities, clean, 1 - clean)[0][:, known.shape[1]:]
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it knows anything."""
+        return bool(self.mean.any())
+
+    @torch.no_grad()
+    def fit(self, places: list[dict[int, Tensor]]) -> None:
+        """Learn from places: images (channels, h, w) of some modalities, by number; no place need show all."""
+        count, channels = self.mean.shape
+        for modality in range(count):
+            means = [place[modality].double().mean(dim=(1, 2)) for place in places if modality in place]
+            if means:
+                self.mean[modality] = torch.stack(means).mean(dim=0)
+        together: dict[tuple[int, ...], list[Moments]] = {}
+        for place in places:
+            shown = tuple(sorted(place))
+            kept = together.setdefault(shown, [Moments.none(len(shown) * channels)] * BANDS)
+            together[shown] = [m.and_of(rows) for m, rows in zip(kept, self._by_band(place, shown))]
+        for band in range(BANDS):
+            moments = [(_columns(shown, channels), of[band]) for shown, of in together.items()]
+            values, vectors = np.linalg.eigh(covariance(moments, count * channels, self.floor))
+            factor = torch.from_numpy(vectors * np.sqrt(values.clip(0)))
+            self.factor[band] = factor.reshape(self.factor.shape[1:])
+
+    def _by_band(self, place: dict[int, Tensor], shown: tuple[int, ...]) -> Iterable[Matrix]:
+        """Coefficients of each band, (n, channels of all modalities); of the first, the means."""
+        images = torch.cat([place[m].double() - self.mean[m].double()[:, None, None] for m in shown])
+        rows, cols = images.shape[1:]
+        spectrum = (cosines(rows, images.device) @ images @ cosines(cols, images.device).T).flatten(1)
+        spectrum[:, 0] /= (rows * cols) ** 0.5
+        for members in band_members(rows, cols, images.device):
+            yield spectrum[:, members].T.cpu().numpy()
+
+
+class Moments(NamedTuple):
+    """How many rows were seen, and the sum of their outer products."""
+
+    rows: int
+    products: Matrix
+
+    @classmethod
+    def none(cls, size: int) -> Moments:
+        """Of no rows yet."""
+        return cls(0, np.zeros((size, size)))
+
+    def and_of(self, rows: Matrix) -> Moments:
+        """These and those of some more rows (n, size)."""
+        return Moments(self.rows + len(rows), self.products + rows.T @ rows)
+
+
+def covariance(moments: list[tuple[NDArray[np.int64], Moments]], size: int, floor: float) -> Matrix:
+    """The likeliest covariance of ``size`` numbers never seen all at once, by expectation and maximisation.
+
+    ``moments``: which numbers were seen together, and what of them. What was never seen stays of unit variance by
+    itself; two numbers that were never seen together are related by what both were seen with.
+    """
+    total = sum(m.rows for _, m in moments)
+    found = np.eye(size)
+    for _ in range(ITERATIONS):
+        expected = np.zeros((size, size))
+        for columns, (count, products) in moments:
+            known = found[np.ix_(columns, columns)] + floor * np.eye(len(columns))
+            guess = np.linalg.solve(known, found[columns]).T
+            expected += guess @ products @ guess.T + count * (found - guess @ found[columns])
+        found = (expected + expected.T) / (2 * max(total, 1))
+    return found
+
+
+def _columns(modalities: Iterable[int], size: int) -> NDArray[np.int64]:
+    """Where the numbers of some modalities stand."""
+    return np.concatenate([np.arange(size, dtype=np.int64) + m * size for m in modalities])
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    """(batch, streams) -> (batch, streams, 1, ...) float64 with as many dimensions as ``like``."""
+    return values.double().reshape(*values.shape, *[1] * (like.ndim - 2))
