@@ -67,7 +67,7 @@ class SpectralPrior(nn.Module):
         """
         batch, streams, channels, rows, cols = noisy.shape
         mean = self.mean[modalities].double()[..., None, None]
-        seen = noisy.double() - _spread(alpha, noisy) * mean
+        seen = noisy.double() - alpha.double()[..., None, None, None] * mean
         down, across = cosines(rows, noisy.device), cosines(cols, noisy.device)
         spectrum = (down @ seen @ across.T).reshape(batch, streams * channels, rows * cols)
         found = spectrum.new_zeros(batch, 2 * streams * channels, rows * cols)
@@ -84,8 +84,7 @@ class SpectralPrior(nn.Module):
         covariance of x.
         """
         factor = self.factor[band][modalities].flatten(1, 2).double()
-        a, s = (_spread(v, factor)[:, :, None].expand(*v.shape, self.mean.shape[1], 1).flatten(1, 2)
-                for v in (alpha, sigma))
+        a, s = (v.double().repeat_interleave(self.mean.shape[1], dim=1)[..., None] for v in (alpha, sigma))
         scaled = power * (factor @ factor.mT) * a.mT
         noisy = a * scaled + torch.diag_embed(s[..., 0].square() + self.floor)
         return torch.linalg.solve(noisy, torch.cat([scaled, torch.diag_embed(s[..., 0])], dim=1), left=False)
@@ -169,7 +168,3 @@ def _columns(modalities: Iterable[int], size: int) -> NDArray[np.int64]:
     """Where the numbers of some modalities stand."""
     return np.concatenate([np.arange(size, dtype=np.int64) + m * size for m in modalities])
 
-
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """(batch, streams) -> (batch, streams, 1, ...) float64 with as many dimensions as ``like``."""
-    return values.double().reshape(*values.shape, *[1] * (like.ndim - 2))
