@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from backend.errors import PlanError
-from backend.models.bundle import AnyConfig, SceneModelConfig, find_any_bundle
+from backend.models.bundle import AnyConfig, Bundle, SceneModelConfig, find_any_bundle
 from backend.processes import peak_memory_bytes
 from backend.progress import Check, Report, go_on, silent
 from backend.training.processes import Processes, joined
@@ -41,12 +41,14 @@ def train_bundle(
     ``accelerate launch`` every process takes its share of each step. The number of steps that the run has then.
     """
     model, settings = _changed(config, assignments)
-    initial = initial_weights(start, model) if start else None
+    first = find_start(start, model) if start else None
+    initial = first.load().state_dict() if first else None
     task = task_of(model, settings)
 
     def run(processes: Processes) -> int:
         pools = task.training_pool(data), task.validation_pool(data)
-        trainer = Trainer(model, settings, pools[0], output, processes, initial, pools[1], workers)
+        after = task.described(pools[0], first.config if first else None)
+        trainer = Trainer(after, settings, pools[0], output, processes, initial, pools[1], workers)
         trainer.run(report, check)
         return trainer.state.step
 
@@ -54,12 +56,12 @@ def train_bundle(
         return run(processes)  # a function of its own: what it holds must be gone before the processes part
 
 
-def initial_weights(start: str, model: AnyConfig) -> dict[str, torch.Tensor]:
-    """The weights of the bundle ``start``; `PlanError` if they are those of another kind of network."""
+def find_start(start: str, model: AnyConfig) -> Bundle[AnyConfig]:
+    """The bundle ``start``; `PlanError` if its weights are those of another kind of network."""
     bundle = find_any_bundle(start)
     if not same_kind(bundle.config, model):
         raise PlanError(f"The weights of {bundle.config.id} are of another kind of network than the one to be trained.")
-    return bundle.load().state_dict()
+    return bundle
 
 
 def same_kind(one: AnyConfig, other: AnyConfig) -> bool:

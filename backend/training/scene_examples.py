@@ -5,6 +5,7 @@ Example ``i`` is a function of the seed and ``i`` alone, as in the cascade's tra
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
@@ -132,9 +133,10 @@ def draw_stream_times(count: int, rng: np.random.Generator) -> NDArray[np.float3
 
 
 class TuplePool:
-    """The chips of a prepared set that show a place in two modalities or more; rare pairs come as often as common ones.
+    """The chips of a prepared set that show a place in two modalities or more.
 
-    A chip is drawn with a weight of one over the square root of how many show the same modalities.
+    A chip is drawn with a weight of one over the square root of how many show the same modalities: rare pairs come more
+    often than they are.
     """
 
     def __init__(self, chips: ChipSet, modalities: tuple[str, ...], seed: int) -> None:
@@ -149,6 +151,7 @@ class TuplePool:
         alike = Counter(frozenset(known[n]) for n in self.numbers)
         weights = np.array([alike[frozenset(known[n])] ** -0.5 for n in self.numbers])
         self.weights = np.cumsum(weights) / weights.sum()
+        self.pairs = {(a, b) for found in alike for a, b in itertools.combinations(sorted(found), 2)}
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -51,6 +52,9 @@ class Task(Protocol):
 
     def training_pool(self, data: Path) -> Any:
         """What is trained on."""
+
+    def described(self, pool: Any, start: Any) -> AnyConfig:
+        """The model as it is after training on a pool, beginning with the weights of the model ``start`` or none."""
 
     def validation_pool(self, data: Path) -> Any:
         """What it is looked at with meanwhile; None if there is none."""
@@ -107,6 +111,10 @@ class CascadeTask:
     def training_pool(self, data: Path) -> Pool:
         """See `Task`."""
         return training_pool(data, self.settings.crop, self.settings.seed)
+
+    def described(self, pool: Pool, start: ModelConfig | None) -> ModelConfig:
+        """See `Task`."""
+        return self.config
 
     def validation_pool(self, data: Path) -> Pool | None:
         """See `Task`."""
@@ -174,6 +182,13 @@ class SceneTask:
     def training_pool(self, data: Path) -> TuplePool:
         """See `Task`."""
         return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
+
+    def described(self, pool: TuplePool, start: SceneModelConfig | None) -> SceneModelConfig:
+        """With the pairs that it has seen then; an autoencoder's weights have seen none."""
+        knew = start.pairs if start and start.training.get("objective") == self.settings.objective else ()
+        pairs = tuple(sorted({(min(pair), max(pair)) for pair in knew} | pool.pairs))
+        untrained = tuple(m for m in self.config.network.modalities if not any(m in pair for pair in pairs))
+        return dataclasses.replace(self.config, pairs=pairs, untrained=untrained)
 
     def validation_pool(self, data: Path) -> TuplePool | None:
         """See `Task`."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 from rasterio.warp import transform
 
-from backend.errors import InputError
-from backend.models.scene_config import SceneNetworkConfig
+from backend.errors import InputError, PlanError
+from backend.models.bundle import Profile, SceneModelConfig, open_bundle, save_bundle
+from backend.models.scene_config import SceneNetworkConfig, VaeConfig
 from backend.progress import go_on, silent
 from backend.scene.modality import find_modality, known_modalities
 from backend.training.chips import ChipSet
 from backend.training.companions import derived
 from backend.training.prepare import Preparation, prepare
+from backend.training.run import train_bundle
 from backend.training.scene_examples import SceneExamples, TuplePool, draw_stream_times, reduced
+
+from .conftest import SMALL_SCENE
 
 
 def prepared(folder, tmp_path, rule, **options):
@@ -96,8 +102,6 @@ def test_chips_that_nothing_accompanies_are_dropped(make_raster, folder, tmp_pat
 
 
 def test_a_changed_companion_makes_another_set(make_raster, folder, tmp_path):
-    from backend.errors import PlanError
-
     make_raster("imagery/a.tif", height=32, width=32)
     make_raster("nir.tif", bands=1, height=32, width=32)
     rule = 'files = ["a.tif"]\nwith.nir = { file = "../nir.tif" }\n'
@@ -156,3 +160,30 @@ def test_at_least_one_stream_is_always_to_be_made():
     times = [draw_stream_times(3, rng) for _ in range(500)]
     observed = np.array([(t == 1).sum() for t in times])
     assert observed.max() == 2 and 0.3 < (observed == 0).mean() < 0.5
+
+
+def test_a_scene_network_is_fitted_trained_and_resumed_and_knows_what_it_saw(make_raster, folder, tmp_path):
+    bands = np.random.default_rng(0).integers(40, 200, (4, 64, 64)).astype(float)
+    make_raster("imagery/a.tif", values=bands)
+    rule = 'files = ["a.tif"]\nbands = [1, 2, 3]\nderived = ["pan"]\nwith.nir = { bands = [4] }\n'
+    prepared(folder, tmp_path, rule)
+    network = dataclasses.replace(SMALL_SCENE, vae=VaeConfig(4, 20))
+    config = SceneModelConfig("mine", "Mine", network, (1.0, 10.0), Profile(), "", {"objective": "flow"},
+                              pairs=(("rgb", "sar"),))
+    save_bundle(tmp_path / "config", config, config.build().state_dict())
+
+    def train(start, output, **more):
+        settings = [f"{name}={value}" for name, value in {"batch": 2, "crop": 16, "warmup": 1, **more}.items()]
+        train_bundle(str(tmp_path / "config"), tmp_path / "set", tmp_path / output, settings, "cpu", start, 0)
+        return open_bundle(tmp_path / output)
+
+    first = train(None, "run", steps=2)
+    prior = first.load().prior.factor
+    assert first.config.pairs == (("nir", "pan"), ("nir", "rgb"), ("pan", "rgb"))
+    assert first.config.untrained == ("sar", "osm") and first.load().vae.is_fitted and first.load().lost.is_fitted
+    again = train(None, "run", steps=3).load()
+    torch.testing.assert_close(again.prior.factor, prior, rtol=0, atol=0)
+    on = train(str(tmp_path / "run"), "other", steps=1)
+    torch.testing.assert_close(on.load().prior.factor, prior, rtol=0, atol=0)
+    with pytest.raises(PlanError, match="no autoencoder to train"):
+        train(None, "vae", steps=1, objective="vae")

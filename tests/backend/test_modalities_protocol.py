@@ -23,7 +23,7 @@ from backend.models.scene_regression import SceneRegression, target_and_observed
 from backend.progress import go_on, silent
 from backend.training.chips import DATASET_FILE, ChipFacts, ChipSet, CutChip, write_shard
 from backend.training.processes import Processes
-from backend.training.run import initial_weights, train_bundle
+from backend.training.run import find_start, train_bundle
 from backend.training.settings import TrainingSettings, changed
 from backend.training.tasks import task_of
 from backend.training.trainer import Trainer
@@ -195,7 +195,7 @@ def test_a_baseline_is_no_model_for_jobs_and_begins_with_its_own_weights(baselin
     assert beginning(str(model), "auto") == str(model)
     assert beginning(str(model), "auto", ["objective=l1"]) is None
     with pytest.raises(PlanError, match="another kind of network"):
-        initial_weights(str(model), open_bundle(baseline).config)
+        find_start(str(model), open_bundle(baseline).config)
 
 
 def settings_of(chips, output, model, **fields):
