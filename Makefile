@@ -11,7 +11,7 @@ INSTALL := $(if $(TORCH_BACKEND),$(PIP) $(UV) && $(BIN)/uv pip install --quiet -
 OFFSCREEN := QT_QPA_PLATFORM=offscreen PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo demo-mm cluster-demo bench test test-slow test-matrix lint lock lock-check install package train science science-train clean
+.PHONY: help setup system demo demo-mm cluster-demo bench test test-backend test-plugin test-slow test-matrix lint lock lock-check install package train science science-train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -48,8 +48,13 @@ cluster-demo: $(VENV)/.tools  ## a job on a Dask cluster of this machine; a work
 bench: $(VENV)/.tools  ## measure the engine on this machine (DATA=folder of imagery); tables in build/bench
 	$(BIN)/python -m backend bench --data $(DATA) --output build/bench
 
-test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow
+test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow, the backend's and the plugin's side by side
+	$(MAKE) --jobs=2 --output-sync=target test-backend test-plugin
+
+test-backend: $(VENV)/.tools  ## the backend's alone
 	$(BIN)/python -m pytest tests/backend -m 'not slow'
+
+test-plugin: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the plugin's alone
 	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m 'not slow'
 
 test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests

@@ -167,4 +167,3 @@ def covariance(moments: list[tuple[NDArray[np.int64], Moments]], size: int, floo
 def _columns(modalities: Iterable[int], size: int) -> NDArray[np.int64]:
     """Where the numbers of some modalities stand."""
     return np.concatenate([np.arange(size, dtype=np.int64) + m * size for m in modalities])
-
