@@ -49,7 +49,7 @@ bench: $(VENV)/.tools  ## measure the engine on this machine (DATA=folder of ima
 	$(BIN)/python -m backend bench --data $(DATA) --output build/bench
 
 test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow, the backend's and the plugin's side by side
-	$(MAKE) --jobs=2 --output-sync=target test-backend test-plugin
+	$(MAKE) --jobs=2 test-backend test-plugin
 
 test-backend: $(VENV)/.tools  ## the backend's alone
 	$(BIN)/python -m pytest tests/backend -m 'not slow'

@@ -246,7 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_protocols(verb, watched)
 
     verb = verbs.add_parser("bench", help="measure the engine on this machine: cost, memory, seams, workers")
-    parts = ("throughput", "memory", "workers", "resume", "borders", "sampler", "modes", "seams")
+    parts = ("throughput", "memory", "workers", "resume", "borders", "sampler", "modes", "seams", "translations")
     verb.add_argument("parts", nargs="*", default=parts, metavar="PART", help=f"some of {', '.join(parts)}")
     verb.add_argument("--data", default="data", help="folder of imagery, laid out as backend/training/split.toml says")
     verb.add_argument("--output", required=True, help="folder for bench.json and bench.md")

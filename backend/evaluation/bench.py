@@ -25,7 +25,7 @@ from backend.evaluation.borders import DISTANCES, border_profile, overlaps
 from backend.evaluation.chips import held_out_chips
 from backend.evaluation.makers import generator
 from backend.evaluation.protocols.spectrum import compare, powers
-from backend.evaluation.scene_seams import LITE, SCENES, modes, real_photograph, run_plan, seams
+from backend.evaluation.scene_seams import LITE, SCENES, modes, real_photograph, run_plan, seams, translations
 from backend.evaluation.stand_ins import random_600m, sleep_instead, stand_in, synthetic_source
 from backend.evaluation.table import Row, markdown_rows
 from backend.jobs.calibration import fastest, measure
@@ -218,6 +218,7 @@ def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
         "sampler": lambda: sampler_spectrum(data, 12, progress),
         "modes": lambda: modes(data, output / "scenes", progress),
         "seams": lambda: seams(data, output / "scenes", progress, side),
+        "translations": lambda: translations(data, progress),
     }
     if unknown := set(parts) - set(makers):
         raise InputError(f"The bench has no part {', '.join(unknown)}; known: {', '.join(makers)}.")

@@ -18,7 +18,8 @@ from backend.evaluation.spectrum import octave_power
 from backend.evaluation.table import Row
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun
-from backend.protocol import Job, JobResult
+from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
+from backend.protocol import DEFAULT_SCENE_MODEL, Job, JobResult
 from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 
@@ -60,6 +61,10 @@ SCENES = (
     Scene("Beaufort", "samples/sentinel2_beaufort_rgb_10m_epsg4326.tif", 256, 2),
 )
 """Places that no embedded model was trained on; 4096 output pixels a side each."""
+
+TRANSLATED_SCENES = ((SCENES[0], 1024), (SCENES[2], 600), (SCENES[3], 600))
+"""Their own pixels, so many a side, in other modalities."""
+TRANSLATED = ("nir", "pan", "sar")
 
 MODES: dict[str, dict[str, object]] = {
     "default": {},
@@ -106,6 +111,46 @@ def modes(data: Path, kept: Path, progress: Callable[[str], None]) -> list[Row]:
     rows = [seam_row(mode, data, SCENES[:3:2], 4, kept, progress) for mode in MODES]
     default = np.array(rows[0]["octave power"])
     return [row | {"octave power": (np.array(row["octave power"]) / default).round(2).tolist()} for row in rows]
+
+
+def translations(data: Path, progress: Callable[[str], None]) -> list[Row]:
+    """MetaEarth-MM: modalities made of the scenes' own pixels. Maps are left out: classes have no gradient.
+
+    What of a joint scene is larger than a window is made by the cascade or translated: these are its seams.
+    """
+    rows = []
+    for target in TRANSLATED:
+        pairs, repeated, windows = [], [], []
+        for scene, side in TRANSLATED_SCENES:
+            progress(f"{target}, {scene.name}, {side} px")
+            a, b, plan, shifted = _translated_twice(scene, side, data, target)
+            pairs.append(_pairs_of(plan, shifted, a, b))
+            repeated.append(repetition(a, plan.geometry.lattice.stride))
+            windows.append(sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.tile**2 / side**2)
+        ratio, low, high = seam_ratio(pairs)
+        rows.append({
+            "from": "rgb", "to": target, "scenes": len(pairs), "seam ratio": round(ratio, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "repetition at the stride": round(max(repeated), 4),
+            "evaluations a pixel": round(float(np.mean(windows)), 1),
+        })
+    return rows
+
+
+def _translated_twice(
+    scene: Scene, side: int, data: Path, target: str
+) -> tuple[np.ndarray, np.ndarray, JobPlan, JobPlan]:
+    """A scene in another modality, made with two lattices, and both plans."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = scene.job(data, Path(folder) / "unused.tif", side)
+        x0, y0, x1, y1 = job.extent or ()
+        inputs = (SceneInput("rgb", job.input, (1, 2, 3)),)
+        plan = make_scene_plan(
+            SceneRequest(inputs, (target,), folder, DEFAULT_SCENE_MODEL, extent=(x0, y0, x1, y1), seed=job.seed)
+        )
+        shifted = with_offset(plan, plan.geometry.lattice.stride // 2)
+        a, b = (read_image(run_plan(p).outputs[-1]).astype(np.float32) for p in (plan, shifted))
+    return a, b, plan, shifted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,10 +219,8 @@ def _traces(plan: JobPlan, photograph: np.ndarray) -> Traces:
     a = read_image(first.outputs[-1])
     b = read_image(run_plan(shifted).outputs[-1])
     of_a, of_b = plan.geometry.lattice, shifted.geometry.lattice
-    asked = plan.stages[-1].asked
-    here = [_seen_from(lattice, asked.top, asked.left) for lattice in (of_a, of_b)]
     return Traces(
-        _pairs_at(a, b, here).tolist(),
+        _pairs_of(plan, shifted, a, b).tolist(),
         repetition(a, of_a.stride),
         repetition(a, 128),
         unpaired_seam_ratio(photograph, of_a, of_b),
@@ -197,7 +240,10 @@ def _seen_from(lattice: Lattice, top: int, left: int) -> tuple[Lattice, Lattice]
     )
 
 
-def _pairs_at(a: np.ndarray, b: np.ndarray, here: list[tuple[Lattice, Lattice]]) -> Pairs:
+def _pairs_of(plan: JobPlan, shifted: JobPlan, a: np.ndarray, b: np.ndarray) -> Pairs:
+    """The pairs of two runs' results, along rows and columns."""
+    asked = plan.stages[-1].asked
+    here = [_seen_from(p.geometry.lattice, asked.top, asked.left) for p in (plan, shifted)]
     (rows_a, cols_a), (rows_b, cols_b) = here
     along_cols = seam_pairs(a, b, cols_a, cols_b)
     along_rows = seam_pairs(a.swapaxes(0, 1), b.swapaxes(0, 1), rows_a, rows_b)
