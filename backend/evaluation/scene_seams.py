@@ -126,7 +126,7 @@ def translations(data: Path, progress: Callable[[str], None]) -> list[Row]:
             a, b, plan, shifted = _translated_twice(scene, side, data, target)
             pairs.append(_pairs_of(plan, shifted, a, b))
             repeated.append(repetition(a, plan.geometry.lattice.stride))
-            windows.append(sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.tile**2 / side**2)
+            windows.append(sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.window**2 / side**2)
         ratio, low, high = seam_ratio(pairs)
         rows.append({
             "from": "rgb", "to": target, "scenes": len(pairs), "seam ratio": round(ratio, 4),
@@ -143,7 +143,7 @@ def _translated_twice(
     """A scene in another modality, made with two lattices, and both plans."""
     with tempfile.TemporaryDirectory() as folder:
         job = scene.job(data, Path(folder) / "unused.tif", side)
-        x0, y0, x1, y1 = job.extent or ()
+        x0, y0, x1, y1 = job.extent or [0.0] * 4
         inputs = (SceneInput("rgb", job.input, (1, 2, 3)),)
         plan = make_scene_plan(
             SceneRequest(inputs, (target,), folder, DEFAULT_SCENE_MODEL, extent=(x0, y0, x1, y1), seed=job.seed)
