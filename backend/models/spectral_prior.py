@@ -43,12 +43,23 @@ def band_members(rows: int, cols: int, device: torch.device) -> list[Tensor]:
     return [(band == number).nonzero()[:, 0] for number in range(BANDS)]
 
 
+class Known(NamedTuple):
+    """Of a band: coefficients of x to those of E[z] and E[noise], (batch, 2 * streams * channels, streams * channels).
+
+    ``variance``: what is left unknown of each coefficient of z - noise, (batch, streams, channels).
+    """
+
+    gains: Tensor
+    variance: Tensor
+
+
 class SpectralPrior(nn.Module):
     """Mean and cross-spectra of ``channels`` channels in each of some modalities; at first all is white noise.
 
     ``factor``: in each band of frequencies the covariance of cosine coefficients over (modality, channel) is
     factor factor^T, so that no rounding makes it indefinite; of the means for the first band. ``floor``: the variance
-    of the noise that even clean streams count with, since modalities may be linear combinations of each other.
+    of the noise that even clean streams count with, since modalities may be linear combinations of each other; of the
+    first band it is that of the means, which are few to learn from.
     """
 
     def __init__(self, modalities: int, channels: int, floor: float = 1e-4) -> None:
@@ -73,21 +84,40 @@ class SpectralPrior(nn.Module):
         found = spectrum.new_zeros(batch, 2 * streams * channels, rows * cols)
         for band, members in enumerate(band_members(rows, cols, noisy.device)):
             power = rows * cols if band == 0 else 1
-            found[..., members] = self._gains(band, power, modalities, alpha, sigma) @ spectrum[..., members]
+            gains = self._known(band, power, modalities, alpha, sigma).gains
+            found[..., members] = gains @ spectrum[..., members]
         z, noise = (down.T @ found.reshape(batch, 2, streams, channels, rows, cols) @ across).unbind(1)
         return z + mean, noise
 
-    def _gains(self, band: int, power: float, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Coefficients of x to those of E[z] and E[noise]: (batch, 2 * streams * channels, streams * channels).
+    @torch.no_grad()
+    def left_over(
+        self, modalities: Tensor, alpha: Tensor, sigma: Tensor, rows: int, cols: int
+    ) -> Tensor:
+        """Variance of the cosine coefficients of z - noise that `parts` leaves: (batch, streams, channels, h, w)."""
+        batch, streams = modalities.shape
+        found = alpha.new_zeros(batch, streams, self.mean.shape[1], rows * cols)
+        for band, members in enumerate(band_members(rows, cols, alpha.device)):
+            power = rows * cols if band == 0 else 1
+            found[..., members] = self._known(band, power, modalities, alpha, sigma).variance.to(found)[..., None]
+        return found.unflatten(-1, (rows, cols))
 
-        With C the covariance of z, A and S alpha and sigma on diagonals: C A M^-1 and S M^-1, M = A C A + S^2 being the
-        covariance of x.
+    def _known(self, band: int, power: float, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> Known:
+        """What x = A z + S noise tells of one band; A and S: alpha and sigma on diagonals.
+
+        With C the covariance of z and M = A C A + S^2 that of x, E[z] = C A M^-1 x and E[noise] = S M^-1 x; the
+        covariance of z - noise is C + 1 - (C A - S) M^-1 (C A - S)^T.
         """
+        channels = self.mean.shape[1]
         factor = self.factor[band][modalities].flatten(1, 2).double()
-        a, s = (v.double().repeat_interleave(self.mean.shape[1], dim=1)[..., None] for v in (alpha, sigma))
-        scaled = power * (factor @ factor.mT) * a.mT
-        noisy = a * scaled + torch.diag_embed(s[..., 0].square() + self.floor)
-        return torch.linalg.solve(noisy, torch.cat([scaled, torch.diag_embed(s[..., 0])], dim=1), left=False)
+        a, s = (v.double().repeat_interleave(channels, dim=1) for v in (alpha, sigma))
+        covariance = power * (factor @ factor.mT)
+        of_z, of_noise = covariance * a[:, None], torch.diag_embed(s)
+        of_x = a[..., None] * of_z + torch.diag_embed(s.square() + power * self.floor)
+        gains = torch.linalg.solve(of_x, torch.cat([of_z, of_noise], dim=1), left=False)
+        for_z, for_noise = gains.chunk(2, dim=1)
+        told = ((for_z - for_noise) * (of_z - of_noise)).sum(dim=2)
+        variance = covariance.diagonal(dim1=1, dim2=2) + 1 - told
+        return Known(gains, variance.clamp(min=0).unflatten(1, (-1, channels)))
 
     def expected(self, known: Tensor, modalities: Tensor, targets: int) -> Tensor:
         """E[z] of the last ``targets`` of ``modalities`` (batch, streams), given the streams before those, float64."""

@@ -12,10 +12,13 @@ from torch.utils.data import Dataset
 from backend.diffusion.flow import noised
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.scene_regression import SceneRegression, target_and_observed
+from backend.models.spectral_prior import cosines
 from backend.models.vae import PictureVae
 
 KL_WEIGHT = 1e-5
 EDGE_WEIGHT = 0.5
+LEAST_VARIANCE = 0.02
+"""Added to what the linear guess leaves of a coefficient: what is almost known need not be known better."""
 
 
 class SceneBatch(NamedTuple):
@@ -63,7 +66,10 @@ class VaeObjective(nn.Module):
 class FlowObjective(nn.Module):
     """L_joint + weight L_sc over the streams that are not observed.
 
-    L_joint: |v - (z - noise)|^2. L_sc [ours]: 1 - cosine between the scene tokens of every two streams, token by token.
+    L_joint: |v - (z - noise)|^2, each cosine coefficient in units of the variance that the linear guess leaves of it
+    [ours]: 1 is what is known without the network. Else the unpredictable brightness of a place, one coefficient, and
+    the modalities of which least can be known would drown the rest. Expected values stay the minimum.
+    L_sc [ours]: 1 - cosine between the scene tokens of every two streams, token by token.
     """
 
     def __init__(self, network: SceneNetwork, consistency_weight: float) -> None:
@@ -78,10 +84,16 @@ class FlowObjective(nn.Module):
             noised(z, batch.noise, batch.times), batch.modalities, batch.times, batch.ground_resolution_m
         )
         scene, velocity = self.network(streams)
-        error = (velocity - (z - batch.noise)).square().mean(dim=(2, 3, 4))
+        error = self._whitened(velocity - (z - batch.noise), batch).square().mean(dim=(2, 3, 4))
         wanted = (batch.times < 1).to(error)
         joint = (error * wanted).sum() / wanted.sum().clamp(min=1)
         return joint + self.consistency_weight * scene_inconsistency(scene)
+
+    def _whitened(self, error: Tensor, batch: SceneBatch) -> Tensor:
+        """Errors of velocities as cosine coefficients of unit variance, were the network not there."""
+        down, across = (cosines(n, error.device).float() for n in error.shape[-2:])
+        left = self.network.prior.left_over(batch.modalities, batch.times, 1 - batch.times, *error.shape[-2:])
+        return down @ error @ across.T / (left + LEAST_VARIANCE).sqrt()
 
 
 @torch.no_grad()

@@ -176,6 +176,38 @@ def test_the_linear_guess_is_better_than_least_squares_by_pixel(fitted_prior):
     assert (second - noise - alone).square().mean() < 0.9 * (wanted - best).square().mean()
 
 
+def test_what_the_linear_guess_leaves_is_foretold(fitted_prior):
+    """In every band of frequencies, whether the other modality is known or nothing but noise is."""
+    torch.manual_seed(0)
+    images = torch.stack(related(np.random.default_rng(1), 200))[:, :2]
+    noise, numbers, basis = torch.randn(200, 2, 2, 16, 16).double(), torch.tensor([[0, 1]] * 200), cosines(16, CPU)
+    for known, time in ((1.0, 0.0), (1.0, 0.6), (0.3, 0.6)):
+        times = torch.tensor([[known, time]] * 200)
+        t = times.double()[..., None, None, None]
+        error = images - noise - guessed(fitted_prior, t * images + (1 - t) * noise, numbers, times)
+        seen = (basis @ error[:, 1] @ basis.T).square().flatten(2).mean(dim=(0, 1))
+        told = fitted_prior.left_over(numbers, times, 1 - times, 16, 16)[0, 1].flatten(1).mean(dim=0)
+        for members in band_members(16, 16, CPU)[1:]:
+            if len(members):
+                assert float(seen[members].mean()) == pytest.approx(float(told[members].mean()), rel=0.25, abs=0.02)
+
+
+def test_few_places_tell_of_brightness_what_holds_for_others(fitted_prior):
+    """Forty channels of which one says everything: what the others say by chance must not count."""
+    rng, prior = np.random.default_rng(0), SpectralPrior(2, 20)
+
+    def place():
+        image = rng.standard_normal((2, 20, 8, 8)) * 0.1
+        image[:, 1:] -= image[:, 1:].mean(axis=(2, 3), keepdims=True) * 0.84
+        image[:, 0] += rng.standard_normal()
+        return torch.from_numpy(image)
+
+    prior.fit([{0: image[0], 1: image[1]} for image in (place() for _ in range(60))])
+    others = torch.stack([place() for _ in range(40)])
+    made = prior.expected(others[:, :1], torch.tensor([[0, 1]] * 40), 1)[:, 0, 0].mean(dim=(1, 2))
+    assert float((made - others[:, 1, 0].mean(dim=(1, 2))).square().mean()) < 0.01
+
+
 def test_modalities_never_seen_together_are_related_by_what_both_were_seen_with(fitted_prior):
     places = torch.stack(related(np.random.default_rng(1), 20))
     made = fitted_prior.expected(places[:, :1], torch.tensor([[0, 2]] * 20), 1)[:, 0]
