@@ -108,7 +108,7 @@ class BaselineTranslator:
             torch.from_numpy(np.stack(pictures)[None]).to(self.device),
             numbers,
             torch.ones_like(numbers, dtype=torch.bool),
-            torch.tensor([self.network.modalities.index(target)], device=self.device),
             torch.tensor([gsd_m], dtype=torch.float32, device=self.device),
         )
-        return self.modalities[target].from_picture(middle(made[0].clamp(-1, 1).cpu().numpy(), shape))
+        picture = made[0, self.network.modalities.index(target)].clamp(-1, 1).cpu().numpy()
+        return self.modalities[target].from_picture(middle(picture, shape))

@@ -148,7 +148,7 @@ class SceneModelConfig:
 
     def build_regression(self) -> SceneRegression:
         """The baseline's network, its weights random."""
-        return SceneRegression(self.network)
+        return SceneRegression(len(self.network.modalities), self.network.regression, self.network.tile)
 
 
 AnyConfig = ModelConfig | SceneModelConfig

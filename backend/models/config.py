@@ -29,6 +29,7 @@ class NetworkConfig:
     where e is the local contrast of the low-resolution image [ours]: detail beyond its Nyquist frequency is
     as strong as its own contrast, and a target of unit variance everywhere leaves no grain where it is smooth.
     With ``linear_guess`` the prediction is what the network adds to that of a Gaussian of the folded pixels [ours].
+    With ``pixel_norm`` the channels of each pixel are normalised, not groups of them over the whole window [ours].
     """
 
     scale: int = 4
@@ -47,6 +48,7 @@ class NetworkConfig:
     residual_contrast: float = 0.0
     resolution_guidance: bool = True
     linear_guess: bool = False
+    pixel_norm: bool = False
     encoder: EncoderConfig = EncoderConfig()
 
     def __post_init__(self) -> None:

@@ -36,12 +36,17 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class RegressionConfig:
-    """Sizes of a `SceneRegression`, as the cascade's `NetworkConfig` has them; the defaults give 7.7 M weights."""
+    """Sizes of a `SceneRegression`, as the cascade's `NetworkConfig` has them; the defaults give 7.8 M weights."""
 
     base_channels: int = 40
     multipliers: tuple[int, ...] = (1, 2, 3, 4)
     blocks_per_level: int = 2
     unshuffle: int = 2
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RegressionConfig:
+        """The sizes in ``values``; `TypeError` for unknown names."""
+        return cls(**{**values, "multipliers": tuple(values.get("multipliers", cls.multipliers))})
 
     def unet(self, tile: int) -> NetworkConfig:
         """The U-Net."""
@@ -53,6 +58,7 @@ class RegressionConfig:
             attention_multipliers=(),
             embedding_channels=2 * self.base_channels,
             unshuffle=self.unshuffle,
+            pixel_norm=True,
         )
 
 
@@ -61,7 +67,9 @@ class SceneNetworkConfig:
     """Sizes of one `SceneNetwork`; the defaults are those of DDT-XL (arXiv 2504.05741) [ours].
 
     ``modalities``: the ids of those that it knows; their order numbers embeddings and experts. ``tile``: pixels along
-    a window's side. ``patch``: latent pixels along a token's side. ``regression``: the baseline of the same modalities.
+    a window's side. ``patch``: latent pixels along a token's side. ``expectation``: the network that tells what to
+    expect of modalities when others are observed; None: there is none. ``regression``: the baseline of the same
+    modalities.
     """
 
     modalities: tuple[str, ...] = ("rgb", "nir", "sar", "pan", "osm")
@@ -75,6 +83,7 @@ class SceneNetworkConfig:
     expert_ratio: float = 4.0
     encoding_channels: int = 256
     vae: VaeConfig = VaeConfig(fold=8, channels=4, widths=(128, 256, 512, 512), blocks=2)
+    expectation: RegressionConfig | None = None
     regression: RegressionConfig = RegressionConfig()
 
     def __post_init__(self) -> None:
@@ -100,10 +109,12 @@ class SceneNetworkConfig:
             vae = dict(values.get("vae", {}))
             if "widths" in vae:
                 vae["widths"] = tuple(vae["widths"])
-            regression = dict(values.get("regression", {}))
-            if "multipliers" in regression:
-                regression["multipliers"] = tuple(regression["multipliers"])
-            values |= {"vae": VaeConfig(**vae), "regression": RegressionConfig(**regression)}
+            expectation = values.get("expectation")
+            values |= {
+                "vae": VaeConfig(**vae),
+                "expectation": None if expectation is None else RegressionConfig.from_dict(expectation),
+                "regression": RegressionConfig.from_dict(values.get("regression", {})),
+            }
             values["modalities"] = tuple(values.get("modalities", cls.modalities))
             return cls(**values)
         except TypeError as error:

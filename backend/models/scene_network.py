@@ -1,7 +1,8 @@
 """MetaEarth-MM's network (arXiv 2605.20090): scene inference over the streams of all modalities, routed generator.
 
 The figure of the paper gives the parts; sizes, rotary positions, what is beside the attention, attention within a
-stream in the generator, and the linear guess that the velocities begin with are choices of this project.
+stream in the generator, and what the velocities begin with, the expectation of a regression and a linear guess, are
+choices of this project.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from backend.models.embeddings import ScalarEmbedding
 from backend.models.scene_config import SceneNetworkConfig
+from backend.models.scene_regression import PICTURE_CHANNELS, SceneRegression, by_modality, of_streams
 from backend.models.spectral_prior import SpectralPrior
 from backend.models.vae import picture_autoencoder
 
-PICTURE_CHANNELS = 3
 TIME_STEPS = 1000.0
 """Times of 0 to 1 are encoded as the cascade's of 0 to 1000."""
 
@@ -29,12 +30,14 @@ class Streams(NamedTuple):
 
     ``latents``: (batch, streams, channels, h, w), noisy where ``times`` (batch, streams) is below 1, pure noise at 0.
     ``modalities``: (batch, streams) numbers in the order of the configuration. ``ground_resolution_m``: (batch,).
+    ``more``: what is expected of the latents beyond the linear guess, of their shape; see `SceneNetwork.expectation`.
     """
 
     latents: Tensor
     modalities: Tensor
     times: Tensor
     ground_resolution_m: Tensor
+    more: Tensor | None = None
 
 
 class RoutedLinear(nn.Module):
@@ -206,6 +209,9 @@ class SceneNetwork(nn.Module):
         self.vae = picture_autoencoder(config.vae)
         self.prior = SpectralPrior(count, config.vae.channels)
         self.lost = SpectralPrior(count, PICTURE_CHANNELS, floor=1e-6)
+        self.regression = (
+            SceneRegression(count, config.expectation, config.tile, guided=True) if config.expectation else None
+        )
         self.embed = RoutedLinear(count, inputs, width)
         self.embed_again = RoutedLinear(count, 2 * inputs, width)
         self.modality = nn.Embedding(count, width)
@@ -243,10 +249,9 @@ class SceneNetwork(nn.Module):
         return x
 
     def velocities(self, streams: Streams, scene: Tensor, condition: Tensor) -> Tensor:
-        """G: the velocity of every stream's latents, from its scene tokens: what it adds to the linear guess."""
-        latents, modalities, times = streams.latents, streams.modalities, streams.times
-        z, noise = self.prior.parts(latents, modalities, times, 1 - times)
-        guess = (z - noise).float()
+        """G: the velocity of every stream's latents, from its scene tokens: what it adds to the guess."""
+        latents, modalities = streams.latents, streams.modalities
+        guess = self.guess(streams)
         shown = torch.cat([self._patches(latents), self._patches(guess)], dim=-1)
         x = self.embed_again(shown, modalities)
         place, condition = self._place(latents), condition + scene
@@ -254,6 +259,46 @@ class SceneNetwork(nn.Module):
             x = self._run(block, x, condition, place, modalities)
         shift, scale = self.last_modulation(F.silu(condition)).chunk(2, dim=-1)
         return guess + self._latents(self.last(modulated(x, shift, scale), modalities), latents)
+
+    def guess(self, streams: Streams) -> Tensor:
+        """Velocities as the linear guess has them, around what is expected of each stream; float32."""
+        latents, modalities, times, more = streams.latents, streams.modalities, streams.times, streams.more
+        if more is None:
+            z, noise = self.prior.parts(latents, modalities, times, 1 - times)
+            return (z - noise).float()
+        z, noise = self.prior.parts(latents - times[..., None, None, None] * more, modalities, times, 1 - times)
+        return (z + more - noise).float()
+
+    def more_expected(self, given: Tensor, modalities: Tensor, ground_resolution_m: Tensor) -> Tensor | None:
+        """`Streams.more` for streams of which the first are ``given``, (batch, known, 3, h, w)."""
+        missing = given.new_zeros(len(given), modalities.shape[1] - given.shape[1], *given.shape[2:])
+        observed = torch.arange(modalities.shape[1], device=given.device) < given.shape[1]
+        pictures = torch.cat([given, missing], dim=1)
+        found = self.expectation(pictures, modalities, observed.expand(modalities.shape), ground_resolution_m)
+        return None if found is None else found[1]
+
+    def expectation(
+        self, pictures: Tensor, modalities: Tensor, observed: Tensor, ground_resolution_m: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """The linear guess of all streams' latents, and what the regression adds to it; None if it has nothing to add.
+
+        Nothing is added to what is observed, nor where nothing is, and the brightness of a place stays as guessed: few
+        places tell of it. ``pictures``: (batch, streams, 3, h, w); ``modalities`` and ``observed``: (batch, streams).
+        """
+        if self.regression is None or not bool(observed.any()):
+            return None
+        count = len(self.config.modalities)
+        with torch.no_grad():
+            latents = self.vae.encode(pictures.flatten(0, 1)).float().unflatten(0, modalities.shape)
+            known = by_modality(torch.ones_like(modalities)[..., None], modalities, observed, count)[..., 0]
+            every = torch.arange(count, device=modalities.device).expand(len(modalities), -1)
+            z = self.prior.parts(by_modality(latents, modalities, observed, count), every, known, 1 - known)[0].float()
+            guess = self.vae.decode(z.flatten(0, 1)).float()
+        seen = self.regression(pictures, modalities, observed, ground_resolution_m, guess.unflatten(0, z.shape[:2]))
+        more = (self.vae.encode(guess + seen.flatten(0, 1)) - self.vae.encode(guess)).float().unflatten(0, z.shape[:2])
+        unknown = observed.any(dim=1, keepdim=True) & (known == 0)
+        more = (more - more.mean(dim=(3, 4), keepdim=True)) * unknown[..., None, None, None]
+        return of_streams(z, modalities), of_streams(more, modalities)
 
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
         """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.

@@ -1,6 +1,7 @@
-"""The baseline of MetaEarth-MM: one U-Net that regresses any modality from any others, trained on the mean error.
+"""A U-Net from what is observed of a place to what it looks like in all modalities, without detail that is not certain.
 
-It gives the median of what is possible, without detail that is not certain; all in this module is ours.
+Alone, trained on the mean error, it is the baseline of MetaEarth-MM. Within a `SceneNetwork` it tells what to expect,
+and what is generated is the rest: regression first, as in CorrDiff (Mardani et al. 2025, arXiv 2309.15214) [ours].
 """
 
 from __future__ import annotations
@@ -10,59 +11,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backend.models.embeddings import ScalarEmbedding
-from backend.models.scene_config import SceneNetworkConfig
+from backend.models.scene_config import RegressionConfig
 from backend.models.unet import UNet
 
 PICTURE_CHANNELS = 3
 
 
 class SceneRegression(nn.Module):
-    """(pictures of what is observed, the modality that is wanted) -> its picture."""
+    """(pictures of what is observed) -> pictures of all ``modalities``; at first all zeros.
 
-    def __init__(self, config: SceneNetworkConfig) -> None:
+    ``guided``: it is shown a guess of all of them too.
+    """
+
+    def __init__(self, modalities: int, sizes: RegressionConfig, tile: int, guided: bool = False) -> None:
         super().__init__()
-        self.config = config
-        unet, count = config.regression.unet(config.tile), len(config.modalities)
-        self.fold = unet.unshuffle
-        self.target = nn.Embedding(count, unet.embedding_channels)
+        unet, self.modalities = sizes.unet(tile), modalities
+        self.fold, self.guided = unet.unshuffle, guided
         self.resolution = ScalarEmbedding(unet.base_channels, unet.embedding_channels)
+        inputs = modalities * (PICTURE_CHANNELS + 1 + guided * PICTURE_CHANNELS)
         folded = self.fold**2
-        self.unet = UNet(unet, count * (PICTURE_CHANNELS + 1) * folded, PICTURE_CHANNELS * folded)
+        self.unet = UNet(unet, inputs * folded, modalities * PICTURE_CHANNELS * folded)
 
     def forward(
-        self, pictures: Tensor, modalities: Tensor, observed: Tensor, target: Tensor, ground_resolution_m: Tensor
+        self,
+        pictures: Tensor,
+        modalities: Tensor,
+        observed: Tensor,
+        ground_resolution_m: Tensor,
+        guess: Tensor | None = None,
     ) -> Tensor:
-        """The target's picture (batch, 3, h, w), float32, not clipped.
+        """All modalities' pictures (batch, modalities, 3, h, w), float32, not clipped.
 
         ``pictures``: (batch, streams, 3, h, w) in [-1, 1]; ``modalities`` and ``observed``: (batch, streams), numbers
-        and whether a stream may be looked at. ``target``: (batch,) numbers. ``ground_resolution_m``: (batch,).
+        and whether a stream may be looked at. ``ground_resolution_m``: (batch,). ``guess``: of the result's shape.
         """
-        embedding = self.target(target) + self.resolution(ground_resolution_m)
-        x = F.pixel_unshuffle(self.stacked(pictures, modalities, observed), self.fold)
-        return F.pixel_shuffle(self.unet(x, embedding).float(), self.fold)
-
-    def stacked(self, pictures: Tensor, modalities: Tensor, observed: Tensor) -> Tensor:
-        """(batch, modalities * 4, h, w): each modality's picture, zeros where not observed, and whether it is."""
-        batch, _, channels, rows, cols = pictures.shape
-        stack = pictures.new_zeros(batch, len(self.config.modalities), channels + 1, rows, cols)
-        item, stream = observed.nonzero(as_tuple=True)
-        place = modalities[item, stream]
-        stack[item, place, :channels] = pictures[item, stream]
-        stack[item, place, channels] = 1
-        return stack.flatten(1, 2)
+        shown = by_modality(torch.cat([pictures, torch.ones_like(pictures[:, :, :1])], dim=2), modalities, observed,
+                            self.modalities)
+        if guess is not None:
+            shown = torch.cat([shown, guess.to(shown)], dim=2)
+        x = F.pixel_unshuffle(shown.flatten(1, 2), self.fold)
+        made = self.unet(x, self.resolution(ground_resolution_m))
+        return F.pixel_shuffle(made.float(), self.fold).unflatten(1, (self.modalities, PICTURE_CHANNELS))
 
     def count_parameters(self) -> int:
         """Number of weights."""
         return sum(p.numel() for p in self.parameters())
 
 
-def target_and_observed(modalities: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Which stream of each example is regressed, (batch,), and which are observed, (batch, streams).
+def by_modality(streams: Tensor, modalities: Tensor, observed: Tensor, count: int) -> Tensor:
+    """Images (batch, streams, channels, h, w), each at its modality's place of ``count``; else zeros."""
+    placed = streams.new_zeros(len(streams), count, *streams.shape[2:])
+    item, stream = observed.nonzero(as_tuple=True)
+    placed[item, modalities[item, stream]] = streams[item, stream]
+    return placed
 
-    The target is the stream of the least time; observed are those at time 1, or, where there is none, all others. No
-    stream of the target's own modality is.
+
+def of_streams(images: Tensor, modalities: Tensor) -> Tensor:
+    """The inverse: (batch, count, ...) -> (batch, streams, ...)."""
+    return images[torch.arange(len(images), device=images.device)[:, None], modalities]
+
+
+def observed_and_wanted(modalities: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Which streams of each example are looked at and which are regressed, (batch, streams) each.
+
+    Those at time 1 are observed, or, where there is none, all of other modalities than that of the least time. No
+    stream of an observed modality is wanted.
     """
-    target = times.argmin(dim=1)
-    others = modalities != modalities.gather(1, target[:, None])
-    clean = others & (times == 1)
-    return target, torch.where(clean.any(dim=1, keepdim=True), clean, others)
+    clean = times == 1
+    others = modalities != modalities.gather(1, times.argmin(dim=1, keepdim=True))
+    observed = torch.where(clean.any(dim=1, keepdim=True), clean, others)
+    same = modalities[:, :, None] == modalities[:, None, :]
+    return observed, ~(same & observed[:, None, :]).any(dim=2)

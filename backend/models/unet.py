@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -35,9 +36,21 @@ class RepeatableGroupNorm(nn.GroupNorm):
             torch.set_num_threads(threads)
 
 
+class PixelNorm(nn.LayerNorm):
+    """Normalises the channels of each pixel: what is elsewhere in the window does not matter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, h, w) -> the same."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with as many groups, up to 32, as divide ``channels``."""
     return RepeatableGroupNorm(math.gcd(32, channels), channels)
+
+
+Norm = Callable[[int], nn.Module]
+"""From a number of channels to their normalisation."""
 
 
 def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
@@ -53,12 +66,14 @@ class ResBlock(nn.Module):
     [a, b] = chunk(Linear(SiLU(c)), 2); h <- GroupNorm(h) * (1 + a) + b   (MetaEarth, "chunk and scale").
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding_channels: int, norm: Norm = group_norm
+    ) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels)
+        self.norm1 = norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.modulation = nn.Linear(embedding_channels, 2 * out_channels)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = norm(out_channels)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
@@ -144,8 +159,10 @@ class UNet(nn.Module):
         widths = [config.base_channels * m for m in config.multipliers]
         attends = [m in config.attention_multipliers for m in config.multipliers]
 
+        norm: Norm = PixelNorm if config.pixel_norm else group_norm
+
         def step(inputs: int, outputs: int, attend: bool) -> Step:
-            modules: list[nn.Module] = [ResBlock(inputs, outputs, config.embedding_channels)]
+            modules: list[nn.Module] = [ResBlock(inputs, outputs, config.embedding_channels, norm)]
             if attend:
                 modules.append(SelfAttention(outputs, config.head_channels))
             return Step(modules)
@@ -166,7 +183,7 @@ class UNet(nn.Module):
                 skips.append(channels)
 
         self.middle = step(channels, channels, attends[-1])
-        self.middle.append(ResBlock(channels, channels, config.embedding_channels))
+        self.middle.append(ResBlock(channels, channels, config.embedding_channels, norm))
 
         self.up, self.upsamplers = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
@@ -178,7 +195,7 @@ class UNet(nn.Module):
             if level:
                 self.upsamplers.append(Upsample(channels))
 
-        self.norm = group_norm(channels)
+        self.norm = norm(channels)
         self.out = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backend.models.scene_config import VaeConfig
-from backend.models.unet import zeroed
+from backend.models.unet import PixelNorm, zeroed
 
 LOG_VARIANCE = (-12.0, 4.0)
 FIRST_LOG_VARIANCE = -6.0
@@ -63,18 +63,6 @@ class PrincipalBlocks(nn.Module):
     def _blocks(self, pictures: Tensor) -> Tensor:
         """(batch, 3, h, w) -> (batch, h / fold, w / fold, 3 * fold^2)"""
         return F.pixel_unshuffle(pictures, self.config.fold).movedim(1, -1)
-
-
-class PixelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, c, h, w) -> the same."""
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class LocalBlock(nn.Module):

@@ -174,11 +174,12 @@ class SceneEngine:
         noise = torch.from_numpy(np.stack([np.stack(window.noises) for window in windows])).to(self.device)
         modalities = self._numbers([*(o.modality for o in guides[0]), *targets], self.batch)
         resolution = self._resolution(ground_resolution_m, self.batch)
+        more = self.network.more_expected(given, modalities, resolution)
 
         def velocity(z: Tensor, time_: float) -> Tensor:
             times = torch.tensor([[CLEAN] * len(guides[0]) + [time_] * len(targets)] * self.batch, device=self.device)
             latents = torch.cat([clean, z], dim=1)
-            return self.network(Streams(latents, modalities, times, resolution))[1][:, len(guides[0]):]
+            return self.network(Streams(latents, modalities, times, resolution, more))[1][:, len(guides[0]):]
 
         def after(step: int, z: Tensor, reached: float) -> Tensor:
             self.evaluations += count

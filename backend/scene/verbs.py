@@ -149,7 +149,7 @@ def told(plan: ScenePlan, result: JobResult, wanted: SceneRequest) -> Values:
         classes = [[c.value, c.name, "#{:02x}{:02x}{:02x}".format(*c.colour)] for c in modality.classes]
         path = str(Path(wanted.output).absolute() / f"{name}.tif")
         layers.append({"modality": name, "title": modality.title, "path": path, "unit": modality.unit,
-                       "classes": classes})
+                       "classes": classes, "model": plan.model, "seed": wanted.seed})
     paths = [str(layer["path"]) for layer in layers]
     text = [*(f"Written: {path}" for path in paths), f"synthetic imagery by {plan.model}, seed {wanted.seed}"]
     return {"output": wanted.output, "results": "\n".join(paths), "layers": layers, "text": "\n".join(text),

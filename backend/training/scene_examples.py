@@ -23,8 +23,8 @@ from backend.training.chips import ChipRecord, ChipSet
 from backend.training.scene_objective import SceneBatch
 
 Values = NDArray[np.float32]
-MODES = ("vae", "flow", "l1")
-"""What is trained: the picture autoencoder first, then the rest around it; or the regression baseline."""
+MODES = ("vae", "expectation", "flow", "l1")
+"""What is trained: the picture autoencoder first, then the regression, then the rest around them; or the baseline."""
 REDUCTIONS = (1, 1, 2, 3)
 OBSERVED_SHARE = 0.6
 """Of the examples whose streams are partly observed; in the others all have times of their own."""

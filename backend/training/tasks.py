@@ -26,6 +26,7 @@ from backend.training.first_stage import require_first_stage
 from backend.training.objective import Objective, folded_images
 from backend.training.scene_examples import MODES, RandomScenes, SceneExamples, ScenePool, TuplePool
 from backend.training.scene_objective import (
+    ExpectationObjective,
     FlowObjective,
     RegressionObjective,
     VaeObjective,
@@ -140,7 +141,8 @@ class CascadeTask:
 
 
 class SceneTask:
-    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, ``flow`` all the rest, ``l1`` the baseline."""
+    """MetaEarth-MM: with ``objective = vae`` its picture autoencoder, ``expectation`` its regression, ``flow`` all the
+    rest; ``l1`` the baseline."""
 
     def __init__(self, config: SceneModelConfig, settings: TrainingSettings) -> None:
         self.config, self.settings = config, settings
@@ -148,6 +150,8 @@ class SceneTask:
             raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
         if settings.objective == "vae" and not config.network.vae.widths:
             raise PlanError(f"{config.id} has no autoencoder to train: it is fitted when objective=flow begins.")
+        if settings.objective == "expectation" and config.network.expectation is None:
+            raise PlanError(f"{config.id} has no regression to train.")
 
     def network(self) -> SceneNetwork | SceneRegression:
         """See `Task`."""
@@ -155,16 +159,17 @@ class SceneTask:
             return with_recompute(self.config.build_regression(), self.settings.gradient_checkpointing)
         network = self.config.build()
         network.recompute = self.settings.gradient_checkpointing
-        trains_vae = self.settings.objective == "vae"
+        part = {"vae": "vae", "expectation": "regression"}.get(self.settings.objective, "")
         for name, parameter in network.named_parameters():
             statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost."))
-            parameter.requires_grad_(name.startswith("vae.") == trains_vae and not statistics)
-        return network
+            own = name.split(".")[0] if name.startswith(("vae.", "regression.")) else ""
+            parameter.requires_grad_(own == part and not statistics)
+        return with_recompute(network, self.settings.gradient_checkpointing)
 
     def prepare(self, network: Any, examples: SceneExamples) -> None:
         """Fit what is linear, unless the weights that the run begins with know it."""
         count = min(PRIOR_EXAMPLES, len(examples.pool))
-        if self.settings.objective != "flow":
+        if self.settings.objective not in ("expectation", "flow"):
             return
         if not network.vae.is_fitted:
             network.vae.fit(examples[number].pictures for number in range(count))
@@ -177,6 +182,8 @@ class SceneTask:
         s = self.settings
         if s.objective == "l1":
             return RegressionObjective(network)
+        if s.objective == "expectation":
+            return ExpectationObjective(network)
         return VaeObjective(network) if s.objective == "vae" else FlowObjective(network, s.scene_weight)
 
     def training_pool(self, data: Path) -> TuplePool:

@@ -17,8 +17,15 @@ from backend.training.examples import Examples, collate
 from backend.training.first_stage import SAMPLING_STEPS, sample
 from backend.training.objective import Objective, regress
 from backend.training.scene_examples import SceneExamples
-from backend.training.scene_objective import FlowObjective, RegressionObjective, SceneBatch, VaeObjective
+from backend.training.scene_objective import (
+    ExpectationObjective,
+    FlowObjective,
+    RegressionObjective,
+    SceneBatch,
+    VaeObjective,
+)
 
+SceneObjective = VaeObjective | ExpectationObjective | FlowObjective | RegressionObjective
 LOSS_EXAMPLES, PICTURES = 64, 4
 
 
@@ -52,12 +59,12 @@ def validation_picture(objective: Objective, examples: Examples, device: torch.d
 
 @torch.inference_mode()
 def scene_picture(
-    objective: VaeObjective | FlowObjective | RegressionObjective, examples: SceneExamples, device: torch.device
+    objective: SceneObjective, examples: SceneExamples, device: torch.device
 ) -> Image.Image:
     """One example a line: its pictures, and below what comes of them.
 
-    Of the autoencoder: the pictures themselves. Of the scene network: the others, made from the first. Of the
-    baseline: the one that it regresses.
+    Of the autoencoder: the pictures themselves. Of the scene network: the others, made from the first. Of a regression
+    and the baseline: those that they regress.
     """
     lines = []
     for number in range(PICTURES):
@@ -67,7 +74,7 @@ def scene_picture(
     return _as_picture(torch.stack([F.pad(line.float(), (0, width - line.shape[-1])) for line in lines]))
 
 
-def _made(objective: VaeObjective | FlowObjective | RegressionObjective, batch: SceneBatch) -> Tensor:
+def _made(objective: SceneObjective, batch: SceneBatch) -> Tensor:
     """What comes of the pictures of one example: (pictures, 3, crop, crop)."""
     if isinstance(objective, RegressionObjective):
         return objective.regressed(batch)[0]
@@ -75,6 +82,9 @@ def _made(objective: VaeObjective | FlowObjective | RegressionObjective, batch: 
     z = network.vae.encode(given)
     if isinstance(objective, VaeObjective):
         return network.vae.decode(z)
+    if isinstance(objective, ExpectationObjective):
+        guess, more = objective.expected(batch)
+        return network.vae.decode((guess + more)[0])
     z = torch.cat([z[:1], _others(network, batch, z)])
     return torch.cat([given[:1], network.pictures(z[None], given[None, :1], batch.modalities)[0]])
 
@@ -82,10 +92,12 @@ def _made(objective: VaeObjective | FlowObjective | RegressionObjective, batch: 
 def _others(network: SceneNetwork, batch: SceneBatch, z: Tensor) -> Tensor:
     """Latents of all streams but the first, made from it."""
     times = torch.ones_like(batch.times)
+    more = network.more_expected(batch.pictures[:, :1], batch.modalities, batch.ground_resolution_m)
 
     def velocity(others: Tensor, time: float) -> Tensor:
         times[:, 1:] = time
-        streams = Streams(torch.cat([z[:1], others])[None], batch.modalities, times, batch.ground_resolution_m)
+        latents = torch.cat([z[:1], others])[None]
+        streams = Streams(latents, batch.modalities, times, batch.ground_resolution_m, more)
         return network(streams)[1][0, 1:]
 
     return adams_bashforth(velocity, batch.noise[0, 1:], SAMPLING_STEPS)

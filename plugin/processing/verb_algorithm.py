@@ -183,7 +183,7 @@ def load_layers(layers: List[Dict[str, Any]], group: str, context: QgsProcessing
     """Have QGIS load rasters that the backend made, in a group (from QGIS 3.32 on), marked as synthetic."""
     for told in layers:
         path, unit = told["path"], f", {told['unit']}" if told["unit"] and not told["classes"] else ""
-        name = tr("{}{} (synthetic)").format(tr(told["title"]), unit)
+        name = tr("{}{}, {}, seed {} (synthetic)").format(tr(told["title"]), unit, told["model"], told["seed"])
         details = QgsProcessingContext.LayerDetails(name, context.project(), "")
         details.forceName = True
         if hasattr(details, "groupName"):

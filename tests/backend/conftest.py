@@ -20,7 +20,7 @@ from backend.jobs.runner import JobRun
 from backend.models.bundle import Bundle, ModelConfig, Profile, SceneModelConfig, open_bundle, save_bundle
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import EncoderConfig, NetworkConfig
-from backend.models.scene_config import SceneNetworkConfig, VaeConfig
+from backend.models.scene_config import RegressionConfig, SceneNetworkConfig, VaeConfig
 from backend.models.scene_network import SceneNetwork
 from backend.protocol import Job
 
@@ -43,7 +43,7 @@ SMALL = NetworkConfig(
 
 SMALL_SCENE = SceneNetworkConfig(
     tile=64, width=32, heads=2, inference_blocks=2, generator_blocks=1, encoding_channels=16,
-    vae=VaeConfig(4, 6, (16,), 1),
+    vae=VaeConfig(4, 6, (16,), 1), expectation=RegressionConfig(8, (1, 2), 1, 2),
 )
 
 

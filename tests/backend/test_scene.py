@@ -26,7 +26,7 @@ from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
 from backend.scene.windows import observe
-from backend.training.scene_objective import FlowObjective, SceneBatch, scene_inconsistency
+from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
 
 from .conftest import SMALL_SCENE, read
 
@@ -120,7 +120,8 @@ def test_scene_tokens_need_all_streams_and_a_stream_knows_its_modality():
 
 def test_the_order_of_the_streams_does_not_matter():
     network, given = lively(), streams()
-    turned = Streams(*(part.flip(1) if part.ndim > 1 else part for part in given))
+    given = given._replace(more=torch.randn_like(given.latents))
+    turned = Streams(*(part.flip(1) if part is not None and part.ndim > 1 else part for part in given))
     for a, b in zip(network(given), network(turned)):
         torch.testing.assert_close(a, b.flip(1), atol=1e-5, rtol=1e-4)
 
@@ -247,6 +248,58 @@ def test_principal_blocks_keep_what_varies_and_what_is_linear():
     grey = pictures.mean(dim=0, keepdim=True)
     torch.testing.assert_close(vae.encode((pictures[:1] + grey) / 2), (latents[:1] + vae.encode(grey)) / 2,
                                atol=1e-4, rtol=0)
+
+
+def test_the_regression_adds_nothing_to_what_is_known_nor_where_nothing_is_nor_to_brightness():
+    network = lively()
+    numbers = torch.tensor([[0, 1], [0, 1], [0, 0]])
+    observed = torch.tensor([[True, False], [False, False], [True, False]])
+    pictures, resolution = torch.rand(3, 2, 3, 32, 32) * 2 - 1, torch.ones(3)
+    blocks = PrincipalBlocks(VaeConfig(fold=4, channels=6))
+    network.vae = blocks
+    guess, more = network.expectation(pictures, numbers, observed, resolution)
+    assert guess.shape == more.shape == (3, 2, 6, 8, 8)
+    assert more[0, 1].abs().max() > 0.01 and more[0, 1].mean(dim=(1, 2)).abs().max() < 1e-5
+    assert not more[0, 0].any() and not more[1].any() and not more[2].any()
+    changed_ = pictures.clone()
+    changed_[:, 1] = 0  # what is not observed is not looked at
+    torch.testing.assert_close(network.expectation(changed_, numbers, observed, resolution)[1], more)
+    assert network.expectation(pictures, numbers, torch.zeros_like(observed), resolution) is None
+    torch.testing.assert_close(network.more_expected(pictures[:, :1], numbers, resolution)[0], more[0])
+
+
+def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
+    """Streams as much brighter as is expected of them: the same noise is found, and latents as much brighter."""
+    network, given = lively(), streams(times=(1.0, 0.4))
+    more = torch.zeros_like(given.latents)
+    more[:, 1] = torch.randn_like(more[:, 1])
+    moved = given._replace(latents=given.latents + 0.4 * more, more=more)
+    torch.testing.assert_close(network.guess(moved), network.guess(given) + more, atol=1e-5, rtol=1e-5)
+
+
+def test_the_regression_learns_what_is_not_linear_and_nothing_else_changes():
+    """Of a modality that is the square of the other."""
+    network, adam_steps = SceneNetwork(SMALL_SCENE), 150
+    network.vae = PrincipalBlocks(VaeConfig(fold=4, channels=6))
+    rng = np.random.default_rng(0)
+
+    def batch():
+        smooth = F.interpolate(torch.from_numpy(rng.uniform(-1, 1, (4, 1, 8, 8)).astype(np.float32)), (32, 32))
+        pictures = torch.stack([smooth.expand(-1, 3, -1, -1), smooth.square().expand(-1, 3, -1, -1)], dim=1)
+        numbers, times = torch.tensor([[0, 1]] * 4), torch.tensor([[1.0, 0.5]] * 4)
+        return SceneBatch(pictures, numbers, times, torch.randn(4, 2, 6, 8, 8), torch.ones(4))
+
+    network.vae.fit(batch().pictures.flatten(0, 1) for _ in range(4))
+    network.prior.fit([dict(enumerate(network.vae.encode(p))) for _ in range(20) for p in batch().pictures])
+    objective = ExpectationObjective(network)
+    before = float(objective(batch()).detach())
+    optimiser = torch.optim.Adam(network.regression.parameters(), lr=3e-3)
+    for _ in range(adam_steps):
+        optimiser.zero_grad()
+        objective(batch()).backward()
+        optimiser.step()
+    assert float(objective(batch()).detach()) < 0.3 * before
+    assert all(p.grad is None for name, p in network.named_parameters() if not name.startswith("regression."))
 
 
 def test_what_the_autoencoder_loses_of_a_given_picture_comes_back_in_the_others():

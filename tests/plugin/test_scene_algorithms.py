@@ -36,7 +36,8 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(scene, tmp_path):
     assert nir.extent() == osm.extent() == source.extent() and nir.width() == source.width()
     assert Path(found["OUTPUT"]) == tmp_path / "town" and found["EVALUATIONS"] > 0
     details = context.layersToLoadOnCompletion()
-    assert [d.name for d in details.values()] == ["Near infrared, 8 bit (synthetic)", "Map (OpenStreetMap) (synthetic)"]
+    assert [d.name for d in details.values()] == [
+        "Near infrared, 8 bit, tiny-mm, seed 4 (synthetic)", "Map (OpenStreetMap), tiny-mm, seed 4 (synthetic)"]
     one = details[osm.source()]
     one.postProcessor().postProcessLayer(osm, context, QgsProcessingFeedback())
     assert isinstance(osm.renderer(), QgsPalettedRasterRenderer)
