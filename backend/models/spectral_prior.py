@@ -134,30 +134,33 @@ class SpectralPrior(nn.Module):
     @torch.no_grad()
     def fit(self, places: list[dict[int, Tensor]]) -> None:
         """Learn from places: images (channels, h, w) of some modalities, by number; no place need show all."""
-        count, channels = self.mean.shape
-        for modality in range(count):
-            means = [place[modality].double().mean(dim=(1, 2)) for place in places if modality in place]
-            if means:
-                self.mean[modality] = torch.stack(means).mean(dim=0)
+        channels = self.mean.shape[1]
+        every = self.mean.numel()
         together: dict[tuple[int, ...], list[Moments]] = {}
         for place in places:
             shown = tuple(sorted(place))
-            kept = together.setdefault(shown, [Moments.none(len(shown) * channels)] * BANDS)
-            together[shown] = [m.and_of(rows) for m, rows in zip(kept, self._by_band(place, shown))]
+            by_band = self._by_band(place, shown)
+            kept = together.setdefault(shown, [Moments.none(rows.shape[1]) for rows in by_band])
+            together[shown] = [m.and_of(rows) for m, rows in zip(kept, by_band)]
         for band in range(BANDS):
             moments = [(_columns(shown, channels), of[band]) for shown, of in together.items()]
-            values, vectors = np.linalg.eigh(covariance(moments, count * channels, self.floor))
+            if band == 0:
+                moments = [(np.append(columns, every), of) for columns, of in moments]
+                mean, found = affine_covariance(moments, every, self.floor)
+                self.mean.copy_(torch.from_numpy(mean).reshape(self.mean.shape))
+            else:
+                found = covariance(moments, every, self.floor)
+            values, vectors = np.linalg.eigh(found)
             factor = torch.from_numpy(vectors * np.sqrt(values.clip(0)))
             self.factor[band] = factor.reshape(self.factor.shape[1:])
 
-    def _by_band(self, place: dict[int, Tensor], shown: tuple[int, ...]) -> Iterable[Matrix]:
-        """Coefficients of each band, (n, channels of all modalities); of the first, the means."""
-        images = torch.cat([place[m].double() - self.mean[m].double()[:, None, None] for m in shown])
+    def _by_band(self, place: dict[int, Tensor], shown: tuple[int, ...]) -> list[Matrix]:
+        """Coefficients of each band, (n, channels of all modalities); of the first, the means and a 1."""
+        images = torch.cat([place[m].double() for m in shown])
         rows, cols = images.shape[1:]
         spectrum = (cosines(rows, images.device) @ images @ cosines(cols, images.device).T).flatten(1)
-        spectrum[:, 0] /= (rows * cols) ** 0.5
-        for members in band_members(rows, cols, images.device):
-            yield spectrum[:, members].T.cpu().numpy()
+        found = [spectrum[:, members].T.cpu().numpy() for members in band_members(rows, cols, images.device)]
+        return [np.append(found[0] / (rows * cols) ** 0.5, [[1.0]], axis=1), *found[1:]]
 
 
 class Moments(NamedTuple):
@@ -192,6 +195,18 @@ def covariance(moments: list[tuple[NDArray[np.int64], Moments]], size: int, floo
             expected += guess @ products @ guess.T + count * (found - guess @ found[columns])
         found = (expected + expected.T) / (2 * max(total, 1))
     return found
+
+
+def affine_covariance(
+    moments: list[tuple[NDArray[np.int64], Moments]], size: int, floor: float
+) -> tuple[Matrix, Matrix]:
+    """Mean (size,) and covariance of numbers of which the last one seen is always 1.
+
+    What is known with the 1 tells the mean of what is not: places that show a modality are not as bright as all others.
+    """
+    found = covariance(moments, size + 1, floor)
+    mean = found[:size, size] / found[size, size]
+    return mean, found[:size, :size] - np.outer(mean, mean) * found[size, size]
 
 
 def _columns(modalities: Iterable[int], size: int) -> NDArray[np.int64]:

@@ -210,6 +210,16 @@ def test_few_places_tell_of_brightness_what_holds_for_others(fitted_prior):
     assert float((made - others[:, 1, 0].mean(dim=(1, 2))).square().mean()) < 1.15
 
 
+def test_places_of_one_modality_may_be_brighter_than_those_of_others():
+    """The second modality is the first plus 1 wherever both are seen; where it is seen alone it is dark."""
+    rng, prior = np.random.default_rng(0), SpectralPrior(2, 1)
+    images = [torch.from_numpy(rng.standard_normal((1, 8, 8)) + rng.standard_normal()) for _ in range(200)]
+    prior.fit([{0: image, 1: image + 1} for image in images] + [{1: image - 5} for image in images])
+    image = torch.ones(1, 1, 1, 8, 8, dtype=torch.float64)
+    assert float(prior.expected(image, torch.tensor([[0, 1]]), 1).mean()) == pytest.approx(2, abs=0.05)
+    assert float(prior.mean[0]) == pytest.approx(-3, abs=0.4)  # dark places are dark in the first, too
+
+
 def test_modalities_never_seen_together_are_related_by_what_both_were_seen_with(fitted_prior):
     places = torch.stack(related(np.random.default_rng(1), 20))
     made = fitted_prior.expected(places[:, :1], torch.tensor([[0, 2]] * 20), 1)[:, 0]
