@@ -62,9 +62,9 @@ SCENES = (
 )
 """Places that no embedded model was trained on; 4096 output pixels a side each."""
 
-TRANSLATED_SCENES = ((SCENES[0], 1024), (SCENES[2], 600), (SCENES[3], 600))
+TRANSLATED_SCENES, TRANSLATED_SIDE = SCENES[:1] + SCENES[2:4], 600
 """Their own pixels, so many a side, in other modalities."""
-TRANSLATED = ("nir", "pan", "sar")
+TRANSLATED = ("nir", "sar")
 
 MODES: dict[str, dict[str, object]] = {
     "default": {},
@@ -120,29 +120,28 @@ def translations(data: Path, progress: Callable[[str], None]) -> list[Row]:
     """
     rows = []
     for target in TRANSLATED:
-        pairs, repeated, windows = [], [], []
-        for scene, side in TRANSLATED_SCENES:
-            progress(f"{target}, {scene.name}, {side} px")
-            a, b, plan, shifted = _translated_twice(scene, side, data, target)
+        pairs, repeated, evaluations = [], [], []
+        for scene in TRANSLATED_SCENES:
+            progress(f"{target}, {scene.name}, {TRANSLATED_SIDE} px")
+            a, b, plan, shifted = _translated_twice(scene, data, target)
             pairs.append(_pairs_of(plan, shifted, a, b))
             repeated.append(repetition(a, plan.geometry.lattice.stride))
-            windows.append(sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.window**2 / side**2)
+            evaluated = sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.window**2
+            evaluations.append(evaluated / TRANSLATED_SIDE**2)
         ratio, low, high = seam_ratio(pairs)
         rows.append({
             "from": "rgb", "to": target, "scenes": len(pairs), "seam ratio": round(ratio, 4),
             "interval": [round(low, 4), round(high, 4)],
             "repetition at the stride": round(max(repeated), 4),
-            "evaluations a pixel": round(float(np.mean(windows)), 1),
+            "evaluations a pixel": round(float(np.mean(evaluations)), 1),
         })
     return rows
 
 
-def _translated_twice(
-    scene: Scene, side: int, data: Path, target: str
-) -> tuple[np.ndarray, np.ndarray, JobPlan, JobPlan]:
+def _translated_twice(scene: Scene, data: Path, target: str) -> tuple[np.ndarray, np.ndarray, JobPlan, JobPlan]:
     """A scene in another modality, made with two lattices, and both plans."""
     with tempfile.TemporaryDirectory() as folder:
-        job = scene.job(data, Path(folder) / "unused.tif", side)
+        job = scene.job(data, Path(folder) / "unused.tif", TRANSLATED_SIDE)
         x0, y0, x1, y1 = job.extent or [0.0] * 4
         inputs = (SceneInput("rgb", job.input, (1, 2, 3)),)
         plan = make_scene_plan(
