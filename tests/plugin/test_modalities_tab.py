@@ -76,7 +76,8 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(dock, tab, layer):
     QTest.mouseClick(tab.run_box.run_button, Qt.MouseButton.LeftButton)
     assert ended(tab).startswith("Done: 2 layers in the group scene – modalities, seed 4.")
     made = group("scene – modalities, seed 4")
-    assert [found.name() for found in made] == ["Near infrared, 8 bit (synthetic)", "Map (OpenStreetMap) (synthetic)"]
+    assert [found.name() for found in made] == [
+        "Near infrared, 8 bit, tiny-mm, seed 4 (synthetic)", "Map (OpenStreetMap), tiny-mm, seed 4 (synthetic)"]
     assert all(found.extent() == layer.extent() and found.width() == layer.width() for found in made)
     assert all("synthetic" in found.metadata().keywords()["metaearth"] for found in made)
     assert added == [(made[::-1], layer)] and dock.source() is layer
