@@ -218,7 +218,7 @@ def bench(parts: list[str], data: Path, output: Path, side: int = 4096) -> None:
         "sampler": lambda: sampler_spectrum(data, 12, progress),
         "modes": lambda: modes(data, output / "scenes", progress),
         "seams": lambda: seams(data, output / "scenes", progress, side),
-        "translations": lambda: translations(data, progress),
+        "translations": lambda: translations(data, output / "scenes", progress),
     }
     if unknown := set(parts) - set(makers):
         raise InputError(f"The bench has no part {', '.join(unknown)}; known: {', '.join(makers)}.")

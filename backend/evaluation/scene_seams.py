@@ -24,6 +24,7 @@ from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 
 LITE = "metaearth-lite"
+SEED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +38,27 @@ class Scene:
     shift: int = 0
     """Columns from the middle of the file."""
 
-    def job(self, data: Path, output: Path, side: int | None = None, **fields: object) -> Job:
-        """A job on the scene; ``side`` takes fewer pixels of its middle."""
+    def path(self, data: Path) -> Path:
+        """The file; `InputError` if it is not there."""
         path = data / self.file
         if not path.is_file():
             raise InputError(f"The scene {self.name} is not there: {path}.")
-        half = (side or self.side) // 2
-        with rasterio.open(path) as dataset:
+        return path
+
+    def extent(self, data: Path, side: int) -> tuple[float, float, float, float]:
+        """The middle ``side`` pixels, in the file's coordinates."""
+        half = side // 2
+        with rasterio.open(self.path(data)) as dataset:
             col, row = dataset.width // 2 + self.shift, dataset.height // 2
             corners = [dataset.transform @ (col + s * half, row + s * half) for s in (-1, 1)]
         (x0, y0), (x1, y1) = corners
-        extent = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
-        values = {"input": str(path), "output": str(output), "extent": extent, "stages": self.stages, "seed": 3}
+        return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
+
+    def job(self, data: Path, output: Path, side: int | None = None, **fields: object) -> Job:
+        """A job on the scene; ``side`` takes fewer pixels of its middle."""
+        extent = list(self.extent(data, side or self.side))
+        values = {"input": str(self.path(data)), "output": str(output), "extent": extent, "stages": self.stages,
+                  "seed": SEED}
         return Job.from_dict({**values, **fields})
 
 
@@ -113,50 +123,33 @@ def modes(data: Path, kept: Path, progress: Callable[[str], None]) -> list[Row]:
     return [row | {"octave power": (np.array(row["octave power"]) / default).round(2).tolist()} for row in rows]
 
 
-def translations(data: Path, progress: Callable[[str], None]) -> list[Row]:
+def translations(data: Path, kept: Path, progress: Callable[[str], None]) -> list[Row]:
     """MetaEarth-MM: modalities made of the scenes' own pixels. Maps are left out: classes have no gradient.
 
     What of a joint scene is larger than a window is made by the cascade or translated: these are its seams.
     """
     rows = []
     for target in TRANSLATED:
-        pairs, repeated, evaluations = [], [], []
+        found = []
         for scene in TRANSLATED_SCENES:
             progress(f"{target}, {scene.name}, {TRANSLATED_SIDE} px")
-            a, b, plan, shifted = _translated_twice(scene, data, target)
-            pairs.append(_pairs_of(plan, shifted, a, b))
-            repeated.append(repetition(a, plan.geometry.lattice.stride))
-            evaluated = sum(plan.windows) * plan.sampling.steps * plan.geometry.lattice.window**2
-            evaluations.append(evaluated / TRANSLATED_SIDE**2)
-        ratio, low, high = seam_ratio(pairs)
-        rows.append({
-            "from": "rgb", "to": target, "scenes": len(pairs), "seam ratio": round(ratio, 4),
-            "interval": [round(low, 4), round(high, 4)],
-            "repetition at the stride": round(max(repeated), 4),
-            "evaluations a pixel": round(float(np.mean(evaluations)), 1),
-        })
+            inputs = (SceneInput("rgb", str(scene.path(data)), (1, 2, 3)),)
+            extent = scene.extent(data, TRANSLATED_SIDE)
+            with tempfile.TemporaryDirectory() as folder:
+                plan = make_scene_plan(
+                    SceneRequest(inputs, (target,), folder, DEFAULT_SCENE_MODEL, extent=extent, seed=SEED)
+                )
+                found.append(_kept_traces(plan, data, scene, kept))
+        rows.append({"from": "rgb", "to": target, "pixels a side": TRANSLATED_SIDE, **columns(found)})
     return rows
-
-
-def _translated_twice(scene: Scene, data: Path, target: str) -> tuple[np.ndarray, np.ndarray, JobPlan, JobPlan]:
-    """A scene in another modality, made with two lattices, and both plans."""
-    with tempfile.TemporaryDirectory() as folder:
-        job = scene.job(data, Path(folder) / "unused.tif", TRANSLATED_SIDE)
-        x0, y0, x1, y1 = job.extent or [0.0] * 4
-        inputs = (SceneInput("rgb", job.input, (1, 2, 3)),)
-        plan = make_scene_plan(
-            SceneRequest(inputs, (target,), folder, DEFAULT_SCENE_MODEL, extent=(x0, y0, x1, y1), seed=job.seed)
-        )
-        shifted = with_offset(plan, plan.geometry.lattice.stride // 2)
-        a, b = (read_image(run_plan(p).outputs[-1]).astype(np.float32) for p in (plan, shifted))
-    return a, b, plan, shifted
 
 
 @dataclasses.dataclass(frozen=True)
 class Traces:
     """What the windows left in one scene, and what it cost; ``pairs`` are those of `seam_pairs`.
 
-    ``octave_power``: of the top three octaves, low to high; None in files of earlier versions.
+    ``consistency_psnr``: None for translations. ``octave_power``: of the top three octaves, low to high; None in files
+    of earlier versions.
     """
 
     pairs: list[list[float]]
@@ -166,7 +159,7 @@ class Traces:
     evaluations_per_pixel: float
     seconds_total: float
     seconds_network: float
-    consistency_psnr: float
+    consistency_psnr: float | None
     octave_power: list[float] | None = None
 
 
@@ -177,14 +170,20 @@ def seam_row(
     found = []
     for scene in scenes:
         progress(f"{mode}, {scene.name}, {4096 // shrink} px")
-        found.append(_kept_traces(mode, data, scene, shrink, kept))
+        with tempfile.TemporaryDirectory() as folder:
+            job = scene.job(data, Path(folder) / "a.tif", scene.side // shrink, model=LITE, **MODES[mode])
+            found.append(_kept_traces(make_plan(job), data, scene, kept))
+    return {"mode": mode, "pixels a side": 4096 // shrink, **columns(found)}
+
+
+def columns(found: list[Traces]) -> Row:
+    """What the windows left in some scenes, all together."""
     pairs: list[Pairs] = [np.array(t.pairs) for t in found]
     ratio, low, high = seam_ratio(pairs)
     whole, network = (sum(getattr(t, name) for t in found) for name in ("seconds_total", "seconds_network"))
+    consistency = [t.consistency_psnr for t in found if t.consistency_psnr is not None]
     return {
-        "mode": mode,
-        "pixels a side": 4096 // shrink,
-        "scenes": len(scenes),
+        "scenes": len(found),
         "seam ratio": round(ratio, 4),
         "interval": [round(low, 4), round(high, 4)],
         "photographs": round(float(np.mean([t.photograph for t in found])), 3),
@@ -192,20 +191,17 @@ def seam_row(
         "repetition at 128": round(max(t.repetition_at_128 for t in found), 4),
         "evaluations a pixel": round(float(np.mean([t.evaluations_per_pixel for t in found])), 1),
         "whole time / network": round(whole / network, 3),
-        "consistency dB": round(float(np.mean([t.consistency_psnr for t in found])), 1),
+        "consistency dB": round(float(np.mean(consistency)), 1) if consistency else None,
         "octave power": np.sum([t.octave_power for t in found if t.octave_power], axis=0).round(3).tolist(),
     }
 
 
-def _kept_traces(mode: str, data: Path, scene: Scene, shrink: int, kept: Path) -> Traces:
+def _kept_traces(plan: JobPlan, data: Path, scene: Scene, kept: Path) -> Traces:
     """The traces of a scene, from an earlier run if that made the same pixels."""
-    with tempfile.TemporaryDirectory() as folder:
-        job = scene.job(data, Path(folder) / "a.tif", scene.side // shrink, model=LITE, **MODES[mode])
-        plan = make_plan(job)
-        path = kept / f"{plan.sha256}.json"
-        if path.is_file():
-            return Traces(**json.loads(path.read_text(encoding="utf-8")))
-        traces = _traces(plan, real_photograph(data, scene))
+    path = kept / f"{plan.sha256}.json"
+    if path.is_file():
+        return Traces(**json.loads(path.read_text(encoding="utf-8")))
+    traces = _traces(plan, real_photograph(data, scene))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(traces)), encoding="utf-8")
     return traces
@@ -226,7 +222,7 @@ def _traces(plan: JobPlan, photograph: np.ndarray) -> Traces:
         first.evaluations_per_pixel,
         first.seconds_total,
         first.seconds_network,
-        first.consistency_psnr or 99.0,
+        first.consistency_psnr,
         octave_power(a).tolist(),
     )
 

@@ -45,13 +45,17 @@ class SceneRegression(nn.Module):
         ``pictures``: (batch, streams, 3, h, w) in [-1, 1]; ``modalities`` and ``observed``: (batch, streams), numbers
         and whether a stream may be looked at. ``ground_resolution_m``: (batch,). ``guess``: of the result's shape.
         """
-        shown = by_modality(torch.cat([pictures, torch.ones_like(pictures[:, :, :1])], dim=2), modalities, observed,
-                            self.modalities)
+        shown = self.shown(pictures, modalities, observed)
         if guess is not None:
             shown = torch.cat([shown, guess.to(shown)], dim=2)
         x = F.pixel_unshuffle(shown.flatten(1, 2), self.fold)
         made = self.unet(x, self.resolution(ground_resolution_m))
         return F.pixel_shuffle(made.float(), self.fold).unflatten(1, (self.modalities, PICTURE_CHANNELS))
+
+    def shown(self, pictures: Tensor, modalities: Tensor, observed: Tensor) -> Tensor:
+        """(batch, modalities, 4, h, w): each modality's picture and that it is observed; zeros where it is not."""
+        flagged = torch.cat([pictures, torch.ones_like(pictures[:, :, :1])], dim=2)
+        return by_modality(flagged, modalities, observed, self.modalities)
 
     def count_parameters(self) -> int:
         """Number of weights."""

@@ -44,13 +44,23 @@ def band_members(rows: int, cols: int, device: torch.device) -> list[Tensor]:
 
 
 class Known(NamedTuple):
-    """Of a band: coefficients of x to those of E[z] and E[noise], (batch, 2 * streams * channels, streams * channels).
+    """What noisy coefficients x tell of z and noise in a band.
 
-    ``variance``: what is left unknown of each coefficient of z - noise, (batch, streams, channels).
+    ``gains``: coefficients of x to those of E[z] and E[noise], (batch, 2 * streams * channels, streams * channels);
+    ``with_x``: covariance of z and noise with x, of the same shape; ``covariance``: of z.
     """
 
     gains: Tensor
-    variance: Tensor
+    with_x: Tensor
+    covariance: Tensor
+
+    def left_over(self) -> Tensor:
+        """Variance of z - noise when x is known, (batch, streams * channels).
+
+        C + 1 - (C A - S) M^-1 (C A - S)^T, of which the diagonal.
+        """
+        gains, with_x = (z - noise for z, noise in (t.chunk(2, dim=1) for t in (self.gains, self.with_x)))
+        return (self.covariance.diagonal(dim1=1, dim2=2) + 1 - (gains * with_x).sum(dim=2)).clamp(min=0)
 
 
 class SpectralPrior(nn.Module):
@@ -83,41 +93,34 @@ class SpectralPrior(nn.Module):
         spectrum = (down @ seen @ across.T).reshape(batch, streams * channels, rows * cols)
         found = spectrum.new_zeros(batch, 2 * streams * channels, rows * cols)
         for band, members in enumerate(band_members(rows, cols, noisy.device)):
-            power = rows * cols if band == 0 else 1
-            gains = self._known(band, power, modalities, alpha, sigma).gains
+            gains = self._known(band, rows * cols, modalities, alpha, sigma).gains
             found[..., members] = gains @ spectrum[..., members]
         z, noise = (down.T @ found.reshape(batch, 2, streams, channels, rows, cols) @ across).unbind(1)
         return z + mean, noise
 
     @torch.no_grad()
-    def left_over(
-        self, modalities: Tensor, alpha: Tensor, sigma: Tensor, rows: int, cols: int
-    ) -> Tensor:
+    def left_over(self, modalities: Tensor, alpha: Tensor, sigma: Tensor, rows: int, cols: int) -> Tensor:
         """Variance of the cosine coefficients of z - noise that `parts` leaves: (batch, streams, channels, h, w)."""
         batch, streams = modalities.shape
         found = alpha.new_zeros(batch, streams, self.mean.shape[1], rows * cols)
         for band, members in enumerate(band_members(rows, cols, alpha.device)):
-            power = rows * cols if band == 0 else 1
-            found[..., members] = self._known(band, power, modalities, alpha, sigma).variance.to(found)[..., None]
+            variance = self._known(band, rows * cols, modalities, alpha, sigma).left_over()
+            found[..., members] = variance.unflatten(1, (streams, -1)).to(found)[..., None]
         return found.unflatten(-1, (rows, cols))
 
-    def _known(self, band: int, power: float, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> Known:
-        """What x = A z + S noise tells of one band; A and S: alpha and sigma on diagonals.
+    def _known(self, band: int, pixels: int, modalities: Tensor, alpha: Tensor, sigma: Tensor) -> Known:
+        """What x = A z + S noise tells of one band of images of so many pixels; A and S: alpha and sigma on diagonals.
 
-        With C the covariance of z and M = A C A + S^2 that of x, E[z] = C A M^-1 x and E[noise] = S M^-1 x; the
-        covariance of z - noise is C + 1 - (C A - S) M^-1 (C A - S)^T.
+        With C the covariance of z and M = A C A + S^2 that of x: E[z] = C A M^-1 x and E[noise] = S M^-1 x.
         """
-        channels = self.mean.shape[1]
+        power = pixels if band == 0 else 1
         factor = self.factor[band][modalities].flatten(1, 2).double()
-        a, s = (v.double().repeat_interleave(channels, dim=1) for v in (alpha, sigma))
+        a, s = (v.double().repeat_interleave(self.mean.shape[1], dim=1) for v in (alpha, sigma))
         covariance = power * (factor @ factor.mT)
-        of_z, of_noise = covariance * a[:, None], torch.diag_embed(s)
-        of_x = a[..., None] * of_z + torch.diag_embed(s.square() + power * self.floor)
-        gains = torch.linalg.solve(of_x, torch.cat([of_z, of_noise], dim=1), left=False)
-        for_z, for_noise = gains.chunk(2, dim=1)
-        told = ((for_z - for_noise) * (of_z - of_noise)).sum(dim=2)
-        variance = covariance.diagonal(dim1=1, dim2=2) + 1 - told
-        return Known(gains, variance.clamp(min=0).unflatten(1, (-1, channels)))
+        z_with_x = covariance * a[:, None]
+        with_x = torch.cat([z_with_x, torch.diag_embed(s)], dim=1)
+        of_x = a[..., None] * z_with_x + torch.diag_embed(s.square() + power * self.floor)
+        return Known(torch.linalg.solve(of_x, with_x, left=False), with_x, covariance)
 
     def expected(self, known: Tensor, modalities: Tensor, targets: int) -> Tensor:
         """E[z] of the last ``targets`` of ``modalities`` (batch, streams), given the streams before those, float64."""

@@ -19,7 +19,7 @@ from backend.jobs.engines import open_scene_engine
 from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, open_bundle, save_bundle
 from backend.models.scene_config import RegressionConfig, SceneNetworkConfig, VaeConfig
 from backend.models.scene_network import SceneNetwork
-from backend.models.scene_regression import by_modality, observed_and_wanted, of_streams
+from backend.models.scene_regression import SceneRegression, observed_and_wanted, of_streams
 from backend.progress import go_on, silent
 from backend.training.chips import DATASET_FILE, ChipFacts, ChipSet, CutChip, write_shard
 from backend.training.processes import Processes
@@ -163,11 +163,11 @@ def test_a_regression_never_sees_what_it_regresses_and_sees_everything_else():
     observed, wanted = observed_and_wanted(modalities, times)
     assert observed.tolist() == [[False, True, False], [True, False, False], [True, False, False]]
     assert wanted.tolist() == [[True, False, True], [False, True, True], [False, True, False]]
-    pictures = torch.randn(3, 3, 4, 8, 8)
-    placed = by_modality(pictures, modalities, observed, 5)
-    torch.testing.assert_close(placed[0, 1], pictures[0, 1])
-    assert placed[0, [0, 2, 3, 4]].abs().max() == 0
-    torch.testing.assert_close(of_streams(placed, modalities)[observed], pictures[observed])
+    pictures = torch.randn(3, 3, 3, 32, 32)
+    stack = SceneRegression(5, TINY.regression, TINY.tile).shown(pictures, modalities, observed)
+    torch.testing.assert_close(stack[0, 1, :3], pictures[0, 1])
+    assert stack[0, 1, 3].min() == 1 and stack[0, [0, 2, 3, 4]].abs().max() == 0
+    torch.testing.assert_close(of_streams(stack, modalities)[observed][:, :3], pictures[observed])
 
 
 def test_the_baseline_is_of_about_the_models_size():

@@ -193,7 +193,7 @@ def test_what_the_linear_guess_leaves_is_foretold(fitted_prior):
                 assert float(seen[members].mean()) == pytest.approx(float(told[members].mean()), rel=0.25, abs=0.02)
 
 
-def test_few_places_tell_of_brightness_what_holds_for_others(fitted_prior):
+def test_few_places_tell_of_brightness_what_holds_for_others():
     """Of twenty channels one says half of it: what the others say by chance must not count."""
     rng, prior = np.random.default_rng(0), SpectralPrior(2, 20)
 
@@ -265,15 +265,14 @@ def test_the_regression_adds_nothing_to_what_is_known_nor_where_nothing_is_nor_t
     numbers = torch.tensor([[0, 1], [0, 1], [0, 0]])
     observed = torch.tensor([[True, False], [False, False], [True, False]])
     pictures, resolution = torch.rand(3, 2, 3, 32, 32) * 2 - 1, torch.ones(3)
-    blocks = PrincipalBlocks(VaeConfig(fold=4, channels=6))
-    network.vae = blocks
+    network.vae = PrincipalBlocks(VaeConfig(fold=4, channels=6))
     guess, more = network.expectation(pictures, numbers, observed, resolution)
     assert guess.shape == more.shape == (3, 2, 6, 8, 8)
     assert more[0, 1].abs().max() > 0.01 and more[0, 1].mean(dim=(1, 2)).abs().max() < 1e-5
     assert not more[0, 0].any() and not more[1].any() and not more[2].any()
-    changed_ = pictures.clone()
-    changed_[:, 1] = 0  # what is not observed is not looked at
-    torch.testing.assert_close(network.expectation(changed_, numbers, observed, resolution)[1], more)
+    without = pictures.clone()
+    without[:, 1] = 0  # what is not observed is not looked at
+    torch.testing.assert_close(network.expectation(without, numbers, observed, resolution)[1], more)
     assert network.expectation(pictures, numbers, torch.zeros_like(observed), resolution) is None
     torch.testing.assert_close(network.more_expected(pictures[:, :1], numbers, resolution)[0], more[0])
 
@@ -289,7 +288,7 @@ def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
 
 def test_the_regression_learns_what_is_not_linear_and_nothing_else_changes():
     """Of a modality that is the square of the other."""
-    network, adam_steps = SceneNetwork(SMALL_SCENE), 150
+    network = SceneNetwork(SMALL_SCENE)
     network.vae = PrincipalBlocks(VaeConfig(fold=4, channels=6))
     rng = np.random.default_rng(0)
 
@@ -304,7 +303,7 @@ def test_the_regression_learns_what_is_not_linear_and_nothing_else_changes():
     objective = ExpectationObjective(network)
     before = float(objective(batch()).detach())
     optimiser = torch.optim.Adam(network.regression.parameters(), lr=3e-3)
-    for _ in range(adam_steps):
+    for _ in range(150):
         optimiser.zero_grad()
         objective(batch()).backward()
         optimiser.step()

@@ -21,6 +21,7 @@ from backend.evaluation.classifiers import ARCHITECTURES
 from backend.evaluation.makers import side_by_side
 from backend.evaluation.statistics import crossed_mean
 from backend.evaluation.table import Row, Table
+from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
 
 NOTES = (
@@ -90,8 +91,8 @@ def data_engine(settings: DataEngineSettings, report: Report, check: Check) -> T
     arms = {"originals": originals, "with generated": originals.with_more(extra)}
     rows = _rows(settings, arms, test, report, check)
     facts = {
-        "model": settings.model, "classes": ", ".join(classes), "training images": len(training_files),
-        "generated": len(made), "test images": len(test_files), "seeds": settings.seeds, "steps": settings.steps,
+        "model": find_bundle(settings.model).config.id, "classes": ", ".join(classes),
+        "training images": len(training_files), "generated": len(made), "test images": len(test_files), "seeds": settings.seeds, "steps": settings.steps,
     }
     table = Table("Classification with and without generated images", rows, facts, NOTES)
     table.write(settings.output)

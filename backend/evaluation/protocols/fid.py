@@ -103,7 +103,8 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
         line.append(chip.pixels.transpose(2, 0, 1))
     side_by_side(shown).save(settings.output / "samples.png")
     rows = distance_rows(flat, real, made, extractor, report, check)
-    table = Table("Distance of generated to real imagery", rows, _facts(settings, extractor, len(flat)), NOTES)
+    facts = _facts(settings, bundles[0].config.id, extractor, len(flat))
+    table = Table("Distance of generated to real imagery", rows, facts, NOTES)
     table.write(settings.output)
     return table
 
@@ -117,11 +118,11 @@ def make_all(
     return np.stack(made).astype(np.uint8)
 
 
-def _facts(settings: FidSettings, extractor: Extractor, chips: int) -> dict:
+def _facts(settings: FidSettings, model: str, extractor: Extractor, chips: int) -> dict:
     return {
         "features": extractor.name,
         "features sha256": extractor.weights_sha256[:16],
-        "model": settings.model,
+        "model": model,
         "split": settings.split,
         "chips": chips,
         "consistency": settings.consistency,
