@@ -91,8 +91,13 @@ def data_engine(settings: DataEngineSettings, report: Report, check: Check) -> T
     arms = {"originals": originals, "with generated": originals.with_more(extra)}
     rows = _rows(settings, arms, test, report, check)
     facts = {
-        "model": find_bundle(settings.model).config.id, "classes": ", ".join(classes),
-        "training images": len(training_files), "generated": len(made), "test images": len(test_files), "seeds": settings.seeds, "steps": settings.steps,
+        "model": find_bundle(settings.model).config.id,
+        "classes": ", ".join(classes),
+        "training images": len(training_files),
+        "generated": len(made),
+        "test images": len(test_files),
+        "seeds": settings.seeds,
+        "steps": settings.steps,
     }
     table = Table("Classification with and without generated images", rows, facts, NOTES)
     table.write(settings.output)
