@@ -45,11 +45,12 @@ class Scene:
             raise InputError(f"The scene {self.name} is not there: {path}.")
         return path
 
-    def extent(self, data: Path, side: int) -> tuple[float, float, float, float]:
-        """The middle ``side`` pixels, in the file's coordinates."""
+    def extent(self, data: Path, side: int, multiple: int = 1) -> tuple[float, float, float, float]:
+        """The middle ``side`` pixels, or up to ``multiple`` before, in the file's coordinates."""
         half = side // 2
         with rasterio.open(self.path(data)) as dataset:
             col, row = dataset.width // 2 + self.shift, dataset.height // 2
+            col, row = col - col % multiple, row - row % multiple
             corners = [dataset.transform @ (col + s * half, row + s * half) for s in (-1, 1)]
         (x0, y0), (x1, y1) = corners
         return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
@@ -134,7 +135,7 @@ def translations(data: Path, kept: Path, progress: Callable[[str], None]) -> lis
         for scene in TRANSLATED_SCENES:
             progress(f"{target}, {scene.name}, {TRANSLATED_SIDE} px")
             inputs = (SceneInput("rgb", str(scene.path(data)), (1, 2, 3)),)
-            extent = scene.extent(data, TRANSLATED_SIDE)
+            extent = scene.extent(data, TRANSLATED_SIDE, Lattice.multiple)  # so that lattices fit into the crop
             with tempfile.TemporaryDirectory() as folder:
                 plan = make_scene_plan(
                     SceneRequest(inputs, (target,), folder, DEFAULT_SCENE_MODEL, extent=extent, seed=SEED)
