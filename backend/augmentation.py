@@ -161,7 +161,7 @@ def translator(settings: AugmentSettings) -> Maker:
     bundle = find_scene_bundle(settings.model)
     check_modalities(bundle.config, [LEAD], [settings.through])
     engine = open_scene_engine(bundle, settings.device, settings.precision)
-    rgb, other = (modality_as_known(name, bundle.config.relative) for name in (LEAD, settings.through))
+    rgb, other = (modality_as_known(name, bundle.config) for name in (LEAD, settings.through))
     unit = even_stretch(rgb.low, rgb.high, rgb.band_count)
 
     def make(source: RasterSource, seed: int, check: Check) -> Pixels:

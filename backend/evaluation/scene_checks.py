@@ -82,7 +82,7 @@ def round_trip(
 def came_back(makers: Makers, t: Translated) -> dict[str, Values]:
     """RGB made of the near infrared that was made of RGB, each maker of its own."""
     pair, chip, modality = (NIR, RGB), t.chip, makers.modality(RGB)
-    picture = makers.model.translate({NIR: t.made[ONE]}, RGB, chip.gsd_m, chip.number, makers.seeds[:1])[0]
+    picture = makers.model.translate({NIR: t.made[ONE]}, RGB, chip.gsd_m, chip.number, makers.draws[:1])[0]
     found = {ONE: modality.from_picture(picture)}
     for maker in (REGRESSION, BASELINE):
         if maker in t.made:
@@ -103,10 +103,10 @@ def joint_scenes(makers: Makers, gsd_m: float, count: int, report: Report, check
     """Scenes of one window each."""
     found = []
     for number in watched(range(count), "rgb and nir from noise", report, check):
-        made = makers.model.generate([RGB, NIR], gsd_m, number, makers.seeds[0])
+        made = makers.model.generate([RGB, NIR], gsd_m, number, makers.draws[0].seed)
         # the noise that made the scene must not make its translation
         elsewhere = count + number
-        pictures = makers.model.translate({RGB: made[RGB]}, NIR, gsd_m, elsewhere, makers.seeds)
+        pictures = makers.model.translate({RGB: made[RGB]}, NIR, gsd_m, elsewhere, makers.draws)
         found.append(JointScene(made[RGB], made[NIR], makers.modality(NIR).from_picture(pictures.mean(axis=0))))
     return found
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backend.evaluation.pixel_regression import PixelRegression, fit
 from backend.evaluation.scene_chips import Pair, SceneChip, SceneChips, TrainingPixels
 from backend.evaluation.scene_scores import Scores, scores
-from backend.evaluation.translators import BaselineTranslator, SceneTranslator, joined
+from backend.evaluation.translators import BaselineTranslator, Draw, SceneTranslator, in_chips, joined
 from backend.progress import Check, Report, watched
 from backend.scene.modality import Modality
 
@@ -31,29 +31,29 @@ class Translated:
 
 @dataclass
 class Makers:
-    """All that translates: the model, with ``seeds``; the L1 network, if there is one; regressions, fitted once."""
+    """All that translates: the model, once a draw; the L1 network, if there is one; regressions, fitted once."""
 
     model: SceneTranslator
     baseline: BaselineTranslator | None
     pixels: TrainingPixels
-    seeds: Sequence[int]
+    draws: Sequence[Draw]
     degree: int
     regressions: dict[Pair, PixelRegression | None] = field(default_factory=dict)
 
     def modality(self, name: str) -> Modality:
         """As it is in the chips."""
-        return self.model.modalities[name]
+        return in_chips(name)
 
     def regression(self, pair: Pair) -> PixelRegression | None:
         """That of a pair; None where no training place shows both modalities."""
         if pair not in self.regressions:
-            found = self.pixels.of(pair, self.seeds[0])
+            found = self.pixels.of(pair, self.draws[0].seed)
             source, target = (self.modality(name) for name in pair)
             self.regressions[pair] = None if found is None else fit(source, target, *found, self.degree)
         return self.regressions[pair]
 
     def plain(self, pair: Pair, given: Values, gsd_m: float) -> dict[str, Values]:
-        """What the makers without seeds make."""
+        """What the makers without noise make."""
         made, (source, target) = {}, pair
         if (regression := self.regression(pair)) is not None:
             made[REGRESSION] = regression(given)
@@ -63,9 +63,9 @@ class Makers:
 
     def translated(self, pair: Pair, chip: SceneChip, rasters: dict[str, Values]) -> Translated:
         """One chip."""
-        (source, target), modality = pair, self.modality(pair[1])
+        (source, target), modality = pair, self.model.modalities[pair[1]]
         given = rasters[source]
-        pictures = self.model.translate({source: given}, target, chip.gsd_m, chip.number, self.seeds)
+        pictures = self.model.translate({source: given}, target, chip.gsd_m, chip.number, self.draws)
         own = {MEAN: joined(pictures, modality), ONE: modality.from_picture(pictures[0])}
         return Translated(chip, given, rasters[target], own | self.plain(pair, given, chip.gsd_m))
 

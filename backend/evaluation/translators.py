@@ -7,6 +7,7 @@ reflection.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +18,35 @@ from backend.errors import ModelError
 from backend.models.bundle import SceneModelConfig, find_any_bundle
 from backend.models.scene_regression import SceneRegression
 from backend.scene.engine import Observed, SceneEngine, Window
-from backend.scene.modality import Modality, find_modality
+from backend.scene.modality import Modality, find_modality, modality_as_known
 
 Values = NDArray[np.float32]
 
 
-def as_eight_bit(names: Sequence[str]) -> dict[str, Modality]:
-    """Modalities whose images have values of 0 to 255."""
-    return {name: find_modality(name).without_unit() for name in names}
+class Draw(NamedTuple):
+    """The noise that a sample begins with: of that seed, or its negative."""
+
+    seed: int
+    negative: bool = False
+
+
+def antithetic(seed: int, count: int) -> list[Draw]:
+    """Noise for some samples, in pairs of a field and its negative.
+
+    Each is a fair sample by itself; what they differ by nearly cancels out in their mean (antithetic variates,
+    Hammersley and Morton 1956).
+    """
+    return [Draw(seed + number // 2, number % 2 == 1) for number in range(count)]
+
+
+def in_chips(name: str) -> Modality:
+    """A modality as it is in chips: images have values of 0 to 255."""
+    return find_modality(name).without_unit()
+
+
+def as_known(config: SceneModelConfig) -> dict[str, Modality]:
+    """A model's modalities, as they are in chips, maps with the classes that the model knows."""
+    return {name: modality_as_known(name, config).without_unit() for name in config.network.modalities}
 
 
 def filled_up(picture: Values, tile: int) -> Values:
@@ -54,30 +76,31 @@ class SceneTranslator:
 
     def __init__(self, engine: SceneEngine) -> None:
         self.engine, self.tile = engine, engine.config.network.tile
-        self.modalities = as_eight_bit(engine.config.network.modalities)
+        self.modalities = as_known(engine.config)
 
     def translate(
-        self, given: dict[str, Values], target: str, gsd_m: float, number: int, seeds: Sequence[int]
+        self, given: dict[str, Values], target: str, gsd_m: float, number: int, draws: Sequence[Draw]
     ) -> Values:
-        """Pictures of the target, one a seed: (seeds, 3, rows, cols) in [-1, 1]."""
+        """Pictures of the target, one a draw: (draws, 3, rows, cols) in [-1, 1]."""
         shape = next(iter(given.values())).shape[1:]
         known = np.ones((self.tile, self.tile), bool)
         observed = [
             Observed(name, filled_up(self.modalities[name].to_picture(values), self.tile), known)
             for name, values in given.items()
         ]
-        made = [self._window(observed, [target], gsd_m, number, seed)[0] for seed in seeds]
+        made = [self._window(observed, [target], gsd_m, number, draw)[0] for draw in draws]
         return np.stack([middle(picture, shape) for picture in made])
 
     def generate(self, targets: list[str], gsd_m: float, number: int, seed: int) -> dict[str, Values]:
         """A window of a scene from noise, in the targets' values."""
-        made = self._window([], targets, gsd_m, number, seed)
+        made = self._window([], targets, gsd_m, number, Draw(seed))
         return {name: self.modalities[name].from_picture(picture) for name, picture in zip(targets, made)}
 
     def _window(
-        self, observed: list[Observed], targets: list[str], gsd_m: float, number: int, seed: int
+        self, observed: list[Observed], targets: list[str], gsd_m: float, number: int, draw: Draw
     ) -> Values:
-        noises = [self.engine.window_noise(seed, name, 0, number * self.tile) for name in targets]
+        noises = [self.engine.window_noise(draw.seed, name, 0, number * self.tile) for name in targets]
+        noises = [-noise for noise in noises] if draw.negative else noises
         return self.engine.windows([Window(observed, noises)], targets, gsd_m)[0]
 
 
@@ -92,7 +115,7 @@ class BaselineTranslator:
         self.id, self.sha256, self.network = config.id, bundle.sha256(), config.network
         self.device = choose_device(device)
         self.net = network.to(self.device)
-        self.modalities = as_eight_bit(config.network.modalities)
+        self.modalities = as_known(config)
 
     def knows(self, *names: str) -> bool:
         """Whether it has parts for all of some modalities."""

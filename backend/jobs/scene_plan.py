@@ -193,7 +193,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
 def _modalities(config: SceneModelConfig, wanted: SceneRequest) -> list[Modality]:
     """What is known and what is wanted, by id."""
     names = sorted({*wanted.targets, *(given.modality for given in wanted.inputs)})
-    return [modality_as_known(name, config.relative) for name in names]
+    return [modality_as_known(name, config) for name in names]
 
 
 def check_modalities(config: SceneModelConfig, known: list[str], targets: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -88,7 +88,7 @@ class SceneModelConfig:
 
     ``relative``: modalities that it knows without their unit, because it was trained on imagery that had none; what it
     makes of them is of 8 bits. ``untrained``: modalities that it has parts for, but saw no imagery of. ``pairs``:
-    those that it saw of one place.
+    those that it saw of one place. ``classes``: the classes that it saw of maps, by modality, where not all.
     """
 
     id: str
@@ -101,6 +101,7 @@ class SceneModelConfig:
     relative: tuple[str, ...] = ()
     untrained: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    classes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     kind: str = SCENE
     """Written into the file, by which it is told from a cascade's, which has none."""
 
@@ -124,6 +125,7 @@ class SceneModelConfig:
                 relative=tuple(values.get("relative", ())),
                 untrained=tuple(values.get("untrained", ())),
                 pairs=tuple((str(a), str(b)) for a, b in values.get("pairs", ())),
+                classes={str(m): tuple(map(int, seen)) for m, seen in values.get("classes", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error

@@ -71,7 +71,7 @@ def _chips(engine: SceneEngine, given: Values, report: Report, check: Check) -> 
         if given[name] is not None:
             raise FieldError(f"Labelled chips are taken whole, as they are: leave {name} empty.")
     data, output = Path(given["chips"]), Path(given["output"])
-    reading = ChipReading(modality_as_known(given["modality"], engine.config.relative), given["source_resolution"])
+    reading = ChipReading(modality_as_known(given["modality"], engine.config), given["source_resolution"])
     found = embed_chips(engine, data, find_chips(data), reading, given["block"], report, check)
     _save(output, features=found.features, labels=found.labels, files=[f.as_posix() for f in found.files],
           classes=found.classes, model=engine.config.id, model_sha256=engine.sha256)
@@ -96,7 +96,7 @@ def _raster(engine: SceneEngine, given: Values, inputs: tuple[SceneInput, ...], 
 
 def _opened(engine: SceneEngine, given: SceneInput, grid: Grid, source_resolution: float | None) -> ModalityRaster:
     bands = None if given.bands is None else list(given.bands)
-    modality = modality_as_known(given.modality, engine.config.relative)
+    modality = modality_as_known(given.modality, engine.config)
     return ModalityRaster(given.path, modality, bands, grid, source_resolution)
 
 

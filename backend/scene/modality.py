@@ -9,13 +9,16 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError
 from backend.protocol import data_home
+
+if TYPE_CHECKING:
+    from backend.models.bundle import SceneModelConfig
 
 Values = NDArray[np.float32]
 BUILT_IN = Path(__file__).with_name("modalities.toml")
@@ -72,6 +75,10 @@ class Modality:
     def without_unit(self) -> Modality:
         """The modality as values of 0 to 255 that nobody calibrated."""
         return dataclasses.replace(self, unit="relative, 0 to 255", low=0.0, high=255.0)
+
+    def with_classes(self, values: tuple[int, ...]) -> Modality:
+        """The map with only these of its classes; all others count as the first."""
+        return dataclasses.replace(self, classes=tuple(c for c in self.classes if c.value in values))
 
     def to_picture(self, values: Values) -> Values:
         """(bands, rows, cols) in its unit -> a picture; values beyond the range are clipped."""
@@ -156,7 +163,9 @@ def find_modality(id_: str) -> Modality:
     return known[id_]
 
 
-def modality_as_known(id_: str, relative: tuple[str, ...]) -> Modality:
-    """The modality as a model knows it: without its unit if it is among ``relative``."""
+def modality_as_known(id_: str, config: SceneModelConfig) -> Modality:
+    """The modality as a model knows it: without its unit, if it was trained so, and with the classes that it saw."""
     found = find_modality(id_)
-    return found.without_unit() if id_ in relative else found
+    if id_ in config.classes:
+        found = found.with_classes(config.classes[id_])
+    return found.without_unit() if id_ in config.relative else found

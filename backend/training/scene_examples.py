@@ -28,6 +28,8 @@ MODES = ("vae", "expectation", "flow", "l1")
 REDUCTIONS = (1, 1, 2, 3)
 OBSERVED_SHARE = 0.6
 """Of the examples whose streams are partly observed; in the others all have times of their own."""
+CHIPS_FOR_CLASSES = 5000
+"""A class of a map that is in none of so many chips is taken for not trained on."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,13 @@ class TuplePool:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def classes(self, modality: str) -> tuple[int, ...]:
+        """The classes that are in the chips' maps of a modality, in the order of their numbers."""
+        showing = [number for number in self.numbers if modality in shown(self.chips.records[number])]
+        some = showing[:: 1 + len(showing) // CHIPS_FOR_CLASSES]
+        found = {int(value) for number in some for value in np.unique(self.chips.read_all(number)[modality])}
+        return tuple(sorted(found))
 
     def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
         """A random chip in all its modalities."""

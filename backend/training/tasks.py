@@ -18,7 +18,7 @@ from backend.models.cascade_network import CascadeNetwork
 from backend.models.scene_network import SceneNetwork
 from backend.models.scene_regression import SceneRegression
 from backend.models.unet import Step
-from backend.scene.modality import find_modality
+from backend.scene.modality import Modality, find_modality
 from backend.training.chips import ChipSet, is_chip_set
 from backend.training.data import Picture, Pool, training_pool, validation_pool
 from backend.training.examples import Cropping, Examples
@@ -191,11 +191,16 @@ class SceneTask:
         return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
 
     def described(self, pool: TuplePool, start: SceneModelConfig | None) -> SceneModelConfig:
-        """With the pairs that it has seen then; an autoencoder's weights have seen none."""
-        knew = start.pairs if start and start.training.get("objective") == self.settings.objective else ()
-        pairs = tuple(sorted({(min(pair), max(pair)) for pair in knew} | pool.pairs))
+        """With the pairs and the maps' classes that it has seen then; an autoencoder's weights have seen none."""
+        knew = start if start and start.training.get("objective") == self.settings.objective else None
+        pairs = tuple(sorted({(min(pair), max(pair)) for pair in (knew.pairs if knew else ())} | pool.pairs))
         untrained = tuple(m for m in self.config.network.modalities if not any(m in pair for pair in pairs))
-        return dataclasses.replace(self.config, pairs=pairs, untrained=untrained)
+        classes = dict(knew.classes) if knew else {}
+        for name in self.config.network.modalities:
+            modality = find_modality(name)
+            if modality.is_map and name not in untrained:
+                classes[name] = seen_classes(modality, classes.get(name, ()), pool.classes(name))
+        return dataclasses.replace(self.config, pairs=pairs, untrained=untrained, classes=classes)
 
     def validation_pool(self, data: Path) -> TuplePool | None:
         """See `Task`."""
@@ -216,6 +221,13 @@ class SceneTask:
     def picture(self, objective: Any, examples: SceneExamples, device: torch.device) -> Image.Image:
         """See `Task`."""
         return scene_picture(objective, examples, device)
+
+
+def seen_classes(modality: Modality, *some: tuple[int, ...]) -> tuple[int, ...]:
+    """The classes of a map that are in any of ``some``, in the modality's order; unknown numbers count as the first."""
+    known = [c.value for c in modality.classes]
+    seen = {value if value in known else known[0] for values in some for value in values}
+    return tuple(value for value in known if value in seen)
 
 
 class RandomPictures:

@@ -13,7 +13,7 @@ from backend.__main__ import main
 from backend.errors import Cancelled, InputError, ModelError, PlanError
 from backend.evaluation.protocols.modalities import ModalitySettings, modalities
 from backend.evaluation.scene_chips import SceneChips, TrainingPixels
-from backend.evaluation.translators import SceneTranslator
+from backend.evaluation.translators import Draw, SceneTranslator, antithetic, as_known, in_chips
 from backend.evaluation.verbs import evaluate
 from backend.jobs.engines import open_scene_engine
 from backend.models.bundle import Profile, SceneModelConfig, find_scene_bundle, open_bundle, save_bundle
@@ -25,7 +25,7 @@ from backend.training.chips import DATASET_FILE, ChipFacts, ChipSet, CutChip, wr
 from backend.training.processes import Processes
 from backend.training.run import find_start, train_bundle
 from backend.training.settings import TrainingSettings, changed
-from backend.training.tasks import task_of
+from backend.training.tasks import seen_classes, task_of
 from backend.training.trainer import Trainer
 from backend.training.verbs import beginning
 
@@ -122,13 +122,49 @@ def test_what_is_given_where_and_which_seed_decide_a_translation(model):
     translator = SceneTranslator(open_scene_engine(find_scene_bundle(str(model)), "cpu"))
     rng = np.random.default_rng(0)
     one, other = rng.integers(0, 256, (2, 3, 48, 48)).astype(np.float32)
-    pictures = translator.translate({"rgb": one}, "nir", 10.0, 0, (0, 1))
-    again = translator.translate({"rgb": one}, "nir", 10.0, 0, (0, 1))
-    assert pictures.shape == (2, 3, 48, 48) and np.abs(pictures[0] - pictures[1]).mean() > 0.05
+    pictures = translator.translate({"rgb": one}, "nir", 10.0, 0, antithetic(0, 3))
+    again = translator.translate({"rgb": one}, "nir", 10.0, 0, antithetic(0, 3))
+    assert pictures.shape == (3, 3, 48, 48)
+    assert min(np.abs(pictures[k] - pictures[n]).mean() for k, n in ((0, 1), (0, 2), (1, 2))) > 0.05
     np.testing.assert_array_equal(pictures, again)
     # random weights look at what is given a little only, but the same input repeats exactly
-    assert not np.array_equal(translator.translate({"rgb": other}, "nir", 10.0, 0, (0,))[0], pictures[0])
-    assert np.abs(translator.translate({"rgb": one}, "nir", 10.0, 1, (0,))[0] - pictures[0]).mean() > 0.05
+    assert not np.array_equal(translator.translate({"rgb": other}, "nir", 10.0, 0, antithetic(0, 1))[0], pictures[0])
+    assert np.abs(translator.translate({"rgb": one}, "nir", 10.0, 1, antithetic(0, 1))[0] - pictures[0]).mean() > 0.05
+
+
+def test_samples_begin_with_a_noise_field_or_its_negative(model):
+    assert antithetic(5, 3) == [Draw(5), Draw(5, negative=True), Draw(6)]
+    engine = open_scene_engine(find_scene_bundle(str(model)), "cpu")
+    begun = []
+
+    def windows(some, targets, gsd_m):
+        begun.extend(window.noises[0] for window in some)
+        return np.zeros((len(some), 1, 3, 64, 64), np.float32)
+
+    engine.windows = windows
+    given = {"rgb": np.zeros((3, 48, 48), np.float32)}
+    SceneTranslator(engine).translate(given, "nir", 10.0, 0, antithetic(5, 2))
+    np.testing.assert_array_equal(begun[0], engine.window_noise(5, "nir", 0, 0))
+    np.testing.assert_array_equal(begun[0], -begun[1])
+
+
+def test_a_map_has_the_classes_only_that_the_model_saw():
+    between = np.full((3, 1, 1), (0xF0 + 0xA0) / 255 - 1, np.float32)
+    between[1:] = np.array([(0xC0 + 0x60) / 255 - 1, (0x40 + 0x50) / 255 - 1])[:, None, None]
+    assert in_chips("osm").from_picture(between) == 2
+    known = as_known(config_of(classes={"osm": (0, 1)}))["osm"]
+    assert [c.value for c in known.classes] == [0, 1] and known.from_picture(between) in (0, 1)
+    road = np.full((1, 1, 1), 2, np.float32)
+    np.testing.assert_array_equal(known.to_picture(road), known.to_picture(0 * road))
+
+
+def test_a_model_remembers_which_classes_of_maps_it_saw(chips):
+    task = task_of(config_of(classes={"osm": (4,)}), TrainingSettings(objective="flow"))
+    pool = task.training_pool(chips)
+    assert pool.classes("osm") == (0, 3)
+    assert task.described(pool, None).classes == {"osm": (0, 3)}
+    assert task.described(pool, config_of(training={"objective": "flow"}, classes={"osm": (4,)})).classes["osm"] == (0, 3, 4)
+    assert seen_classes(in_chips("osm"), (3, 99)) == (0, 3)
 
 
 def test_chips_are_spread_over_places_and_know_what_is_derived(chips):

@@ -32,7 +32,7 @@ from backend.evaluation.scene_pairs import (
 )
 from backend.evaluation.scene_scores import Scores, columns, gain_over_baseline, gains_over_regression
 from backend.evaluation.table import Row, Table
-from backend.evaluation.translators import BaselineTranslator, SceneTranslator
+from backend.evaluation.translators import BaselineTranslator, SceneTranslator, antithetic
 from backend.jobs.engines import open_scene_engine
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
 from backend.progress import Check, Report
@@ -44,8 +44,9 @@ TOGETHER, ZERO_SHOT = "together", "zero-shot"
 NOTES = (
     "Training: whether the model saw the two modalities of one place in training; zero-shot: never. Derived: modalities"
     " that no sensor has seen in some of these chips, computed from the others; a regression that finds the weights is"
-    " then exact. Mean of samples: of pictures; of maps the most frequent class. Octave power: of three octaves up to"
-    " Nyquist, summed over chips. Distance of values: Wasserstein-1 between those of a made and a real chip, wherever"
+    " then exact. Mean of samples: of pictures; of maps the most frequent class; samples come"
+    " in pairs of a noise field and its negative (antithetic variates). Octave power: of three octaves up to Nyquist,"
+    " summed over chips. Distance of values: Wasserstein-1 between those of a made and a real chip, wherever"
     " they lie; relative: nobody calibrated them. Mean IoU: over the classes that are in the maps or should be."
     " Brackets: 95 % bootstrap intervals over places.",
     "Per-pixel regression, fitted on the training split: least squares on polynomials of the bands; class means where"
@@ -90,8 +91,8 @@ def modalities(settings: ModalitySettings, report: Report, check: Check) -> Tabl
     engine = open_scene_engine(bundle, settings.device, steps=settings.steps)
     engine.on_evaluation = lambda windows: check()
     pixels = TrainingPixels(settings.data, known, settings.seed, report, check)
-    seeds = range(settings.seed, settings.seed + max(1, settings.samples))
-    makers = Makers(SceneTranslator(engine), baseline, pixels, seeds, settings.regression)
+    draws = antithetic(settings.seed, max(1, settings.samples))
+    makers = Makers(SceneTranslator(engine), baseline, pixels, draws, settings.regression)
     settings.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     bars: list[Row] = []
@@ -120,7 +121,7 @@ def facts(settings: ModalitySettings, makers: Makers) -> dict[str, Any]:
         "sha256": engine.sha256[:16],
         **({"L1 network": baseline.id, "its sha256": baseline.sha256[:16]} if baseline else {}),
         "split": settings.split,
-        "samples": len(makers.seeds),
+        "samples": len(makers.draws),
         "steps": engine.steps,
         "degree of the regression": settings.regression,
         "seed": settings.seed,

@@ -122,7 +122,7 @@ def describe(
 ) -> Features:
     """All features of the chips; the probed model's come last."""
     described = _picture_features(settings, files, report, check)
-    modality = modality_as_known("rgb", engine.config.relative)
+    modality = modality_as_known("rgb", engine.config)
     reading = ChipReading(modality, settings.source_resolution)
     for name, one in ((RANDOM, with_random_weights(engine, settings.seed)), (engine.config.id, engine)):
         found = embed_chips(one, settings.data, files, reading, settings.block, report, check)
