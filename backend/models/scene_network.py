@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backend.models.embeddings import ScalarEmbedding
+from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import SceneNetworkConfig
 from backend.models.scene_regression import PICTURE_CHANNELS, SceneRegression, by_modality, of_streams
 from backend.models.spectral_prior import SpectralPrior
@@ -38,6 +39,22 @@ class Streams(NamedTuple):
     times: Tensor
     ground_resolution_m: Tensor
     more: Tensor | None = None
+
+
+class Expected(NamedTuple):
+    """What to expect of all streams' latents, (batch, streams, channels, h, w) each, when some are observed.
+
+    ``linear``: what the linear guess has; ``guess``: with what single pixels tell; ``more``: what the regression adds.
+    """
+
+    linear: Tensor
+    guess: Tensor
+    more: Tensor
+
+    @property
+    def beyond_linear(self) -> Tensor:
+        """All that the linear guess does not have."""
+        return self.guess + self.more - self.linear
 
 
 class RoutedLinear(nn.Module):
@@ -212,6 +229,7 @@ class SceneNetwork(nn.Module):
         self.regression = (
             SceneRegression(count, config.expectation, config.tile, guided=True) if config.expectation else None
         )
+        self.pixels = PixelGuess(count) if config.expectation else None
         self.embed = RoutedLinear(count, inputs, width)
         self.embed_again = RoutedLinear(count, 2 * inputs, width)
         self.modality = nn.Embedding(count, width)
@@ -275,30 +293,51 @@ class SceneNetwork(nn.Module):
         observed = torch.arange(modalities.shape[1], device=given.device) < given.shape[1]
         pictures = torch.cat([given, missing], dim=1)
         found = self.expectation(pictures, modalities, observed.expand(modalities.shape), ground_resolution_m)
-        return None if found is None else found[1]
+        return None if found is None else found.beyond_linear
 
     def expectation(
         self, pictures: Tensor, modalities: Tensor, observed: Tensor, ground_resolution_m: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """The linear guess of all streams' latents, and what the regression adds to it; None if it has nothing to add.
+    ) -> Expected | None:
+        """What to expect of all streams' latents; None where there is no regression or nothing is observed.
 
-        Nothing is added to what is observed, nor where nothing is, and the brightness of a place stays as guessed: few
-        places tell of it. ``pictures``: (batch, streams, 3, h, w); ``modalities`` and ``observed``: (batch, streams).
+        Nothing is added to what is observed, and the regression leaves the brightness of a place as guessed: few places
+        tell of it. ``pictures``: (batch, streams, 3, h, w); ``modalities`` and ``observed``: (batch, streams).
         """
-        if self.regression is None or not bool(observed.any()):
+        if self.regression is None or self.pixels is None or not bool(observed.any()):
             return None
         count = len(self.config.modalities)
         with torch.no_grad():
             latents = self.vae.encode(pictures.flatten(0, 1)).float().unflatten(0, modalities.shape)
             known = by_modality(torch.ones_like(modalities)[..., None], modalities, observed, count)[..., 0]
-            every = torch.arange(count, device=modalities.device).expand(len(modalities), -1)
-            z = self.prior.parts(by_modality(latents, modalities, observed, count), every, known, 1 - known)[0].float()
+            latents = by_modality(latents, modalities, observed, count)
+            linear = self._linear(latents, known)
+            told, from_pixels = self.pixels(by_modality(pictures, modalities, observed, count), known)
+            z = self.vae.encode(told.flatten(0, 1)).float().unflatten(0, linear.shape[:2])
+            z = linear + z - self._of_best(linear, latents, known)
+            unknown = observed.any(dim=1, keepdim=True) & (known == 0)
+            z = torch.where((unknown & from_pixels)[..., None, None, None], z, linear)
             guess = self.vae.decode(z.flatten(0, 1)).float()
         seen = self.regression(pictures, modalities, observed, ground_resolution_m, guess.unflatten(0, z.shape[:2]))
         more = (self.vae.encode(guess + seen.flatten(0, 1)) - self.vae.encode(guess)).float().unflatten(0, z.shape[:2])
-        unknown = observed.any(dim=1, keepdim=True) & (known == 0)
         more = (more - more.mean(dim=(3, 4), keepdim=True)) * unknown[..., None, None, None]
-        return of_streams(z, modalities), of_streams(more, modalities)
+        return Expected(*(of_streams(t, modalities) for t in (linear, z, more)))
+
+    def _linear(self, latents: Tensor, known: Tensor) -> Tensor:
+        """The linear guess of all modalities' latents (batch, modalities, ...), of which some are ``known``, 1 or 0."""
+        every = torch.arange(known.shape[1], device=known.device).expand(len(known), -1)
+        return self.prior.parts(latents, every, known, 1 - known)[0].float()
+
+    def _of_best(self, linear: Tensor, latents: Tensor, known: Tensor) -> Tensor:
+        """The linear guess of each modality from the one known one whose pixels tell most of it."""
+        if self.pixels is None or bool((known.sum(dim=1) <= 1).all()):
+            return linear
+        best, found = self.pixels.best(known), linear.clone()
+        for source in best.unique().tolist():
+            alone = torch.zeros_like(known)
+            alone[:, source] = known[:, source]
+            of_source = self._linear(latents * alone[..., None, None, None], alone)
+            found = torch.where((best == source)[..., None, None, None], of_source, found)
+        return found
 
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
         """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.

@@ -136,6 +136,11 @@ class RasterSource:
         f = self._file
         self.alpha_band = next((i + 1 for i, c in enumerate(f.colorinterp) if c == ColorInterp.alpha), None)
         self.palette = None
+        if bands is None and self.classes and (shown := f.count - (self.alpha_band is not None)) > 1:
+            raise InputError(
+                f"{Path(self.path).name} has {shown} bands, as a picture of a map has; a map is one band of class"
+                " numbers. Give that, or say which of these bands it is."
+            )
         if bands is None:
             bands = [1] if self.classes else shown_bands(list(f.colorinterp))
             if not self.classes and len(bands) == 1 and f.colorinterp[bands[0] - 1] == ColorInterp.palette:

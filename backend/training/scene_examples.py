@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +29,8 @@ MODES = ("vae", "expectation", "flow", "l1")
 REDUCTIONS = (1, 1, 2, 3)
 OBSERVED_SHARE = 0.6
 """Of the examples whose streams are partly observed; in the others all have times of their own."""
-CHIPS_FOR_CLASSES = 5000
-"""A class of a map that is in none of so many chips is taken for not trained on."""
+MOST_SCENES = 5000
+"""So many of a pool are looked at before training. A class of a map that is in none of them is taken for not there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class ScenePool(Protocol):
 
     def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
         """The scene of example ``index``."""
+
+    def scenes(self) -> Iterator[Tuple]:
+        """Every scene once; of very many, some."""
 
 
 def reduced(values: NDArray[np.uint8], modality: Modality, factor: int) -> Values:
@@ -95,6 +99,13 @@ class SceneExamples(Dataset):
             torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)),
             torch.tensor(gsd_m, dtype=torch.float32),
         )
+
+    def whole_pictures(self) -> Iterator[dict[int, torch.Tensor]]:
+        """Every scene of the pool as it is, by modality's number: pictures (3, rows, cols)."""
+        numbers = {name: number for number, name in enumerate(self.network.modalities)}
+        for scene in self.pool.scenes():
+            rasters = {m: v.astype(np.float32) for m, v in scene.rasters.items() if m in numbers}
+            yield {numbers[m]: torch.from_numpy(picture_of(self.modalities[m], v)) for m, v in rasters.items()}
 
     def _crops(self, scene: Tuple, chosen: list[str], rng: np.random.Generator) -> tuple[Values, float]:
         """One random crop of every chosen modality, equally turned and mirrored: (streams, 3, crop, crop)."""
@@ -161,15 +172,24 @@ class TuplePool:
     def classes(self, modality: str) -> tuple[int, ...]:
         """The classes that are in the chips' maps of a modality, in the order of their numbers."""
         showing = [number for number in self.numbers if modality in shown(self.chips.records[number])]
-        some = showing[:: 1 + len(showing) // CHIPS_FOR_CLASSES]
-        found = {int(value) for number in some for value in np.unique(self.chips.read_all(number)[modality])}
+        found = {int(value) for n in _some(showing) for value in np.unique(self.chips.read_all(n)[modality])}
         return tuple(sorted(found))
+
+    def scenes(self) -> Iterator[Tuple]:
+        """Every chip once, at most `MOST_SCENES`."""
+        for number in _some(self.numbers):
+            yield Tuple(self.chips.read_all(number), self.chips.records[number].gsd_m)
 
     def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
         """A random chip in all its modalities."""
         place = min(int(np.searchsorted(self.weights, rng.random())), len(self.numbers) - 1)
         number = self.numbers[place]
         return Tuple(self.chips.read_all(number), self.chips.records[number].gsd_m)
+
+
+def _some(numbers: list[int]) -> list[int]:
+    """At most `MOST_SCENES` of them, evenly spread."""
+    return numbers[:: -(-len(numbers) // MOST_SCENES) or 1]
 
 
 def shown(record: ChipRecord) -> set[str]:
@@ -190,3 +210,7 @@ class RandomScenes:
     def draw_scene(self, index: int, rng: np.random.Generator) -> Tuple:
         """Always the same."""
         return self.scene
+
+    def scenes(self) -> Iterator[Tuple]:
+        """The one there is."""
+        yield self.scene

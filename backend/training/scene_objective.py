@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from backend.diffusion.flow import noised
-from backend.models.scene_network import SceneNetwork, Streams
+from backend.models.scene_network import Expected, SceneNetwork, Streams
 from backend.models.scene_regression import SceneRegression, observed_and_wanted, of_streams
 from backend.models.spectral_prior import cosines
 from backend.models.vae import PictureVae
@@ -88,7 +88,7 @@ class FlowObjective(nn.Module):
             batch.modalities,
             batch.times,
             batch.ground_resolution_m,
-            None if found is None else found[1],
+            None if found is None else found.beyond_linear,
         )
         scene, velocity = self.network(streams)
         error = whitened(self.network, velocity - (z - batch.noise), batch.modalities, batch.times)
@@ -104,7 +104,7 @@ def whitened(network: SceneNetwork, error: Tensor, modalities: Tensor, times: Te
 
 
 class ExpectationObjective(nn.Module):
-    """|E[z | observed] - z|^2 over the same of the linear guess, mean over streams [ours]; trained before the flow.
+    """|E[z | observed] - z|^2 over the same of the guess, mean over streams [ours]; trained before the flow.
 
     Of the detail: the regression adds nothing to brightness. Without the quotient the places and modalities of which
     least can be known drown the rest, and nothing is learnt in a thousand steps; with it the result leans a little to
@@ -116,15 +116,16 @@ class ExpectationObjective(nn.Module):
         self.network = network
 
     def forward(self, batch: SceneBatch) -> Tensor:
-        """The loss, a scalar; just below 1 for the linear guess."""
+        """The loss, a scalar; just below 1 for the guess, linear and pixel by pixel."""
         _, wanted = observed_and_wanted(batch.modalities, batch.times)
         with torch.no_grad():
             z = self.network.vae.encode(batch.pictures.flatten(0, 1)).unflatten(0, batch.times.shape).float()
-        guess, more = self.expected(batch)
-        return mean_over(wanted, power_of_detail(guess + more - z) / (power_of_detail(guess - z) + LEAST_VARIANCE))
+        found = self.expected(batch)
+        error = power_of_detail(found.guess + found.more - z)
+        return mean_over(wanted, error / (power_of_detail(found.guess - z) + LEAST_VARIANCE))
 
-    def expected(self, batch: SceneBatch) -> tuple[Tensor, Tensor]:
-        """Linear guess of all streams' latents and what is added, (n, streams, channels, h, w) each."""
+    def expected(self, batch: SceneBatch) -> Expected:
+        """What to expect of all streams' latents."""
         observed, _ = observed_and_wanted(batch.modalities, batch.times)
         found = self.network.expectation(batch.pictures, batch.modalities, observed, batch.ground_resolution_m)
         if found is None:

@@ -161,7 +161,7 @@ class SceneTask:
         network.recompute = self.settings.gradient_checkpointing
         part = {"vae": "vae", "expectation": "regression"}.get(self.settings.objective, "")
         for name, parameter in network.named_parameters():
-            statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost."))
+            statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost.", "pixels."))
             own = name.split(".")[0] if name.startswith(("vae.", "regression.")) else ""
             parameter.requires_grad_(own == part and not statistics)
         return with_recompute(network, self.settings.gradient_checkpointing)
@@ -173,6 +173,8 @@ class SceneTask:
             return
         if not network.vae.is_fitted:
             network.vae.fit(examples[number].pictures for number in range(count))
+        if network.pixels is not None and not network.pixels.is_fitted:
+            network.pixels.fit(examples.whole_pictures())
         if not network.prior.is_fitted:
             for prior, found in zip((network.prior, network.lost), latents_and_losses(network, examples, count)):
                 prior.fit(found)

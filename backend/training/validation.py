@@ -83,8 +83,8 @@ def _made(objective: SceneObjective, batch: SceneBatch) -> Tensor:
     if isinstance(objective, VaeObjective):
         return network.vae.decode(z)
     if isinstance(objective, ExpectationObjective):
-        guess, more = objective.expected(batch)
-        return network.vae.decode((guess + more)[0])
+        found = objective.expected(batch)
+        return network.vae.decode((found.guess + found.more)[0])
     z = torch.cat([z[:1], _others(network, batch, z)])
     return torch.cat([given[:1], network.pictures(z[None], given[None, :1], batch.modalities)[0]])
 

@@ -325,9 +325,9 @@ def test_the_gallery_shows_each_place_with_its_licence(small_model, twin, imager
     )
     monkeypatch.setattr(gallery_module, "PLACES", places)
     text = gallery(GallerySettings(imagery, tmp_path, str(small_model.folder), str(twin), device="cpu"), silent, go_on)
-    assert text == (tmp_path / "gallery.md").read_text()
+    assert text == (tmp_path / "gallery.md").read_text() and "trained for" in text
     assert "10 m/px from 160 m/px in 2 stages. Imagery: CC BY 4.0." in text and "public domain (NAIP)" in text
-    with Image.open(tmp_path / "pond.jpg") as picture:
+    with Image.open(tmp_path / "gallery" / "pond.jpg") as picture:
         assert picture.size == (5 * 64 + 4 * 4, 64 + 20)
     monkeypatch.setattr(gallery_module, "PLACES", (Place("a", "A", held_out.BESIDE, 40),))
     with pytest.raises(InputError, match="no 64 x 64 pixels"):

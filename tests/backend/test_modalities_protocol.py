@@ -163,7 +163,8 @@ def test_a_model_remembers_which_classes_of_maps_it_saw(chips):
     pool = task.training_pool(chips)
     assert pool.classes("osm") == (0, 3)
     assert task.described(pool, None).classes == {"osm": (0, 3)}
-    assert task.described(pool, config_of(training={"objective": "flow"}, classes={"osm": (4,)})).classes["osm"] == (0, 3, 4)
+    start = config_of(training={"objective": "flow"}, classes={"osm": (4,)})
+    assert task.described(pool, start).classes["osm"] == (0, 3, 4)
     assert seen_classes(in_chips("osm"), (3, 99)) == (0, 3)
 
 

@@ -16,12 +16,13 @@ from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, ModelError
 from backend.models.bundle import find_scene_bundle
+from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.spectral_prior import SpectralPrior, band_members, cosines
 from backend.models.vae import PrincipalBlocks
 from backend.raster.grid import Region
-from backend.raster.source import Pixels
+from backend.raster.source import Pixels, RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
@@ -39,13 +40,14 @@ def streams(batch=2, modalities=(0, 1), times=(1.0, 0.3), side=8, seed=0) -> Str
     return Streams(latents, torch.tensor([modalities] * batch), torch.tensor([times] * batch), torch.ones(batch))
 
 
-def lively(seed=0) -> SceneNetwork:
-    """A network none of whose weights are zero."""
+def lively(seed=0, **fields) -> SceneNetwork:
+    """A network none of whose weights are zero, that knows nothing of single pixels."""
     torch.manual_seed(seed)
-    network = SceneNetwork(SMALL_SCENE)
+    network = SceneNetwork(dataclasses.replace(SMALL_SCENE, **fields))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+    network.pixels = PixelGuess(len(SMALL_SCENE.modalities))
     return network.eval()
 
 
@@ -266,15 +268,55 @@ def test_the_regression_adds_nothing_to_what_is_known_nor_where_nothing_is_nor_t
     observed = torch.tensor([[True, False], [False, False], [True, False]])
     pictures, resolution = torch.rand(3, 2, 3, 32, 32) * 2 - 1, torch.ones(3)
     network.vae = PrincipalBlocks(VaeConfig(fold=4, channels=6))
-    guess, more = network.expectation(pictures, numbers, observed, resolution)
-    assert guess.shape == more.shape == (3, 2, 6, 8, 8)
+    linear, guess, more = network.expectation(pictures, numbers, observed, resolution)
+    assert linear.shape == guess.shape == more.shape == (3, 2, 6, 8, 8) and torch.equal(linear, guess)
     assert more[0, 1].abs().max() > 0.01 and more[0, 1].mean(dim=(1, 2)).abs().max() < 1e-5
     assert not more[0, 0].any() and not more[1].any() and not more[2].any()
     without = pictures.clone()
     without[:, 1] = 0  # what is not observed is not looked at
-    torch.testing.assert_close(network.expectation(without, numbers, observed, resolution)[1], more)
+    torch.testing.assert_close(network.expectation(without, numbers, observed, resolution).more, more)
     assert network.expectation(pictures, numbers, torch.zeros_like(observed), resolution) is None
     torch.testing.assert_close(network.more_expected(pictures[:, :1], numbers, resolution)[0], more[0])
+
+
+def curved(rng, count=40):
+    """Places of a modality, its square, and a third one that has little to do with either."""
+    for _ in range(count):
+        first, noise = (torch.from_numpy(rng.uniform(-1, 1, (1, 16, 16))).float() for _ in range(2))
+        grey = {0: first, 1: first.square() - 0.3, 2: 0.3 * first + noise}
+        yield {number: image.expand(3, -1, -1) for number, image in grey.items()}
+
+
+def test_a_pixel_tells_what_is_no_straight_line_and_pairs_never_seen_tell_nothing():
+    rng, guess = np.random.default_rng(0), PixelGuess(4)
+    assert not guess.is_fitted
+    guess.fit(curved(rng))
+    assert guess.is_fitted and not guess.explained[3].any() and not guess.explained[:, 3].any()
+    place = next(curved(rng))
+    pictures = torch.stack([place[0], place[1], place[2], torch.zeros(3, 16, 16)])[None]
+    known = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    told, found = guess(pictures, known)
+    assert found.tolist() == [[True, True, True, False]] and guess.best(known)[0, 1] == 0
+    torch.testing.assert_close(told[0, 1], place[1], atol=0.01, rtol=0)
+    assert not guess(pictures, torch.zeros(1, 4))[1].any()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(guess(pictures, known)[0], told, atol=0, rtol=0)
+
+
+def test_the_guess_has_what_the_best_pixel_tells_and_beside_it_what_is_linear_in_the_others():
+    network = lively(vae=VaeConfig(fold=4, channels=48))
+    network.vae = PrincipalBlocks(VaeConfig(fold=4, channels=48))
+    network.pixels.fit(curved(np.random.default_rng(0)))
+    place = next(curved(np.random.default_rng(1), 1))
+    pictures = F.interpolate(torch.stack([place[2], place[0], place[1]]), (32, 32))[None]
+    numbers, resolution = torch.tensor([[2, 0, 1]]), torch.ones(1)
+    alone = network.expectation(pictures[:, 1:], numbers[:, 1:], torch.tensor([[True, False]]), resolution)
+    torch.testing.assert_close(network.vae.decode(alone.guess[:, 1]), pictures[:, 2], atol=0.02, rtol=0)
+    both = network.expectation(pictures, numbers, torch.tensor([[True, True, False]]), resolution)
+    torch.testing.assert_close(
+        both.guess[:, 2] - both.linear[:, 2], alone.guess[:, 1] - alone.linear[:, 1], atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(both.beyond_linear, both.guess - both.linear + both.more)
 
 
 def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
@@ -479,6 +521,14 @@ def test_windows_are_the_same_in_any_company(scene_model):
     np.testing.assert_allclose(alone, together, atol=2e-5)
     np.testing.assert_array_equal(together[1, 0][:, half], windows[1].observed[1].picture[:, half])
     assert [engine.evaluations for engine in engines] == [14, 14]
+
+
+def test_a_picture_of_a_map_is_no_map(make_raster):
+    path = make_raster(height=64, width=64)
+    with pytest.raises(InputError, match="has 3 bands, as a picture of a map has"):
+        RasterSource(path, classes=True)
+    with RasterSource(path, bands=[2], classes=True) as chosen:
+        assert chosen.bands == [2]
 
 
 def test_files_of_one_name_in_different_folders_are_different_inputs(make_raster, scene_model, tmp_path):

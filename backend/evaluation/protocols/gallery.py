@@ -19,6 +19,7 @@ from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
 
 GAP, HEAD, QUALITY = 4, 20, 88
+PICTURES = "gallery"
 MARGIN = 64
 """Pixels around a place that are made too and not shown: its windows lie as in a job, not at the picture's edge."""
 LEAD = (
@@ -26,6 +27,7 @@ LEAD = (
     " again, with the default settings and the seed {seed}. **What is finer than the source is synthetic**: compare how"
     " it looks, not where each roof is. Made by `python -m backend evaluate gallery`."
 )
+BASELINE = "L1 network: the same network, trained for {steps} steps for the least mean error, which is without detail."
 ATTRIBUTION = (
     "Contains modified Copernicus Sentinel data 2018-2024. Landsat imagery courtesy of the U.S. Geological Survey."
     " NAIP: USDA Farm Service Agency; crops of California: Urban Tree Detection Data, J. Ventura et al., JAG 130,"
@@ -69,7 +71,7 @@ PLACES = (
 
 @dataclass(frozen=True)
 class GallerySettings:
-    """A model, and its L1 twin if there is one; gallery.md and one picture a place go to ``output``."""
+    """A model, and its L1 twin if there is one; ``output`` gets gallery.md, and in ``gallery`` a picture a place."""
 
     data: Path
     output: Path
@@ -84,8 +86,10 @@ def gallery(settings: GallerySettings, report: Report, check: Check) -> str:
     bundle = find_bundle(settings.model)
     engine = open_engine(bundle, settings.device)
     baseline = open_engine(find_bundle(settings.baseline), settings.device) if settings.baseline else None
-    settings.output.mkdir(parents=True, exist_ok=True)
+    (settings.output / PICTURES).mkdir(parents=True, exist_ok=True)
     parts = ["# Gallery", LEAD.format(model=bundle.config.id, seed=settings.seed)]
+    if baseline:
+        parts.append(BASELINE.format(steps=baseline.config.training.get("steps", "some")))
     for place in watched(PLACES, "gallery", report, check):
         makers = methods(engine, baseline, place.stages, check)
         del makers[OFF]
@@ -106,10 +110,10 @@ def _show(place: Place, makers: dict[str, Maker], tile: int, scale: int, setting
     source_m = picture.gsd_m * factor
     columns = {f"source, {source_m:g} m/px": middle(low, MARGIN // factor), **made}
     columns[f"real, {picture.gsd_m:g} m/px"] = middle(real.transpose(2, 0, 1), MARGIN)
-    strip(columns).save(settings.output / f"{place.name}.jpg", quality=QUALITY)
+    strip(columns).save(settings.output / PICTURES / f"{place.name}.jpg", quality=QUALITY)
     stages = "one stage" if place.stages == 1 else f"{place.stages} stages"
     return (
-        f"## {place.title}\n![{', '.join(columns)}]({place.name}.jpg)\n\n"
+        f"## {place.title}\n![{', '.join(columns)}]({PICTURES}/{place.name}.jpg)\n\n"
         f"{picture.gsd_m:g} m/px from {source_m:g} m/px in {stages}. Imagery: {place.licence or entry.licence}."
     )
 
