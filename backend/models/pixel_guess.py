@@ -6,14 +6,18 @@ both, and relations that are no straight lines: dark SAR is dark in near infrare
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-CHANNELS = 3
-PRODUCTS = tuple((a, b) for a in range(CHANNELS) for b in range(a, CHANNELS))
-FEATURES = 1 + CHANNELS + len(PRODUCTS)
+from backend.models.scene_regression import PICTURE_CHANNELS
+from backend.models.spectral_prior import Matrix, Moments
+
+PRODUCTS = tuple(itertools.combinations_with_replacement(range(PICTURE_CHANNELS), 2))
+FEATURES = 1 + PICTURE_CHANNELS + len(PRODUCTS)
 RIDGE = 1e-4
 """Added to the mean squares: bands that are shown three times are one."""
 
@@ -35,7 +39,7 @@ class PixelGuess(nn.Module):
     def __init__(self, modalities: int) -> None:
         super().__init__()
         shape = (modalities, modalities)
-        self.weights = nn.Parameter(torch.zeros(*shape, FEATURES, CHANNELS), requires_grad=False)
+        self.weights = nn.Parameter(torch.zeros(*shape, FEATURES, PICTURE_CHANNELS), requires_grad=False)
         self.explained = nn.Parameter(torch.zeros(shape), requires_grad=False)
 
     def best(self, known: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ class PixelGuess(nn.Module):
         best = self.best(known)
         number = torch.arange(len(best), device=best.device)[:, None]
         every = torch.arange(best.shape[1], device=best.device)
-        features = polynomials(pictures.double())[number, best]  # float64: autocast leaves it alone
+        features = polynomials(pictures[number, best].double())  # float64: autocast leaves it alone
         found = torch.einsum("btfhw,btfc->btchw", features, self.weights[best, every].double())
         return found.float(), (self.explained[best, every] > 0) & (known[number, best] > 0)
 
@@ -64,28 +68,22 @@ class PixelGuess(nn.Module):
     @torch.no_grad()
     def fit(self, places: Iterable[dict[int, Tensor]]) -> None:
         """Learn from places: pictures (3, h, w) of some modalities, by number."""
-        count, device = len(self.weights), self.weights.device
-        size = FEATURES + CHANNELS
-        moments = torch.zeros(count, count, size, size, dtype=torch.float64, device=device)
+        together: dict[tuple[int, int], Moments] = {}
         for place in places:
-            for source, given in place.items():
-                features = polynomials(given.double()).flatten(1)
-                for target, wanted in place.items():
-                    rows = torch.cat([features, wanted.double().flatten(1)])
-                    moments[source, target] += rows @ rows.T
-        for source in range(count):
-            for target in range(count):
-                if source != target and moments[source, target, 0, 0] > 0:
-                    weights, explained = _least_squares(moments[source, target])
-                    self.weights[source, target], self.explained[source, target] = weights, explained
+            for (source, given), (target, wanted) in itertools.permutations(place.items(), 2):
+                rows = torch.cat([polynomials(given.double()), wanted.double()]).flatten(1).T.cpu().numpy()
+                known = together.get((source, target), Moments.none(FEATURES + PICTURE_CHANNELS))
+                together[source, target] = known.and_of(rows)
+        for pair, moments in together.items():
+            weights, explained = _least_squares(moments)
+            self.weights[pair], self.explained[pair] = torch.from_numpy(weights), explained
 
 
-def _least_squares(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (features, 3) and the share of variance explained, from sums of products of features and targets."""
-    moments = moments / moments[0, 0]
-    squares, products = moments[:FEATURES, :FEATURES], moments[:FEATURES, FEATURES:]
-    targets = moments[FEATURES:, FEATURES:]
-    weights = torch.linalg.solve(squares + RIDGE * torch.eye(FEATURES).to(squares), products)
-    left = (targets - 2 * weights.T @ products + weights.T @ squares @ weights).diagonal()
-    variance = targets.diagonal() - products[0].square()
-    return weights, (1 - left.sum() / variance.sum().clamp(min=1e-9)).clamp(min=0)
+def _least_squares(moments: Moments) -> tuple[Matrix, float]:
+    """Weights (features, 3) and the share of variance explained, of rows of features and targets."""
+    means = moments.products / moments.rows
+    squares, products, targets = means[:FEATURES, :FEATURES], means[:FEATURES, FEATURES:], means[FEATURES:, FEATURES:]
+    weights = np.asarray(np.linalg.solve(squares + RIDGE * np.eye(FEATURES), products), np.float64)
+    left = np.trace(targets - 2 * weights.T @ products + weights.T @ squares @ weights)
+    variance = np.trace(targets) - np.square(products[0]).sum()
+    return weights, max(0.0, float(1 - left / max(variance, 1e-9)))

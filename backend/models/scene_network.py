@@ -313,7 +313,7 @@ class SceneNetwork(nn.Module):
             linear = self._linear(latents, known)
             told, from_pixels = self.pixels(by_modality(pictures, modalities, observed, count), known)
             z = self.vae.encode(told.flatten(0, 1)).float().unflatten(0, linear.shape[:2])
-            z = linear + z - self._of_best(linear, latents, known)
+            z = linear + z - self._of_best(self.pixels.best(known), linear, latents, known)
             unknown = observed.any(dim=1, keepdim=True) & (known == 0)
             z = torch.where((unknown & from_pixels)[..., None, None, None], z, linear)
             guess = self.vae.decode(z.flatten(0, 1)).float()
@@ -327,16 +327,16 @@ class SceneNetwork(nn.Module):
         every = torch.arange(known.shape[1], device=known.device).expand(len(known), -1)
         return self.prior.parts(latents, every, known, 1 - known)[0].float()
 
-    def _of_best(self, linear: Tensor, latents: Tensor, known: Tensor) -> Tensor:
-        """The linear guess of each modality from the one known one whose pixels tell most of it."""
-        if self.pixels is None or bool((known.sum(dim=1) <= 1).all()):
+    def _of_best(self, best: Tensor, linear: Tensor, latents: Tensor, known: Tensor) -> Tensor:
+        """The linear guess of each modality from one known modality alone, the ``best`` of it (batch, modalities)."""
+        if bool((known.sum(dim=1) <= 1).all()):
             return linear
-        best, found = self.pixels.best(known), linear.clone()
+        found = torch.empty_like(linear)
         for source in best.unique().tolist():
             alone = torch.zeros_like(known)
             alone[:, source] = known[:, source]
-            of_source = self._linear(latents * alone[..., None, None, None], alone)
-            found = torch.where((best == source)[..., None, None, None], of_source, found)
+            chosen = (best == source)[..., None, None, None]
+            found = torch.where(chosen, self._linear(latents, alone), found)
         return found
 
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:

@@ -316,7 +316,8 @@ def test_the_guess_has_what_the_best_pixel_tells_and_beside_it_what_is_linear_in
     torch.testing.assert_close(
         both.guess[:, 2] - both.linear[:, 2], alone.guess[:, 1] - alone.linear[:, 1], atol=1e-3, rtol=0
     )
-    torch.testing.assert_close(both.beyond_linear, both.guess - both.linear + both.more)
+    more = network.more_expected(pictures[:, :2], numbers, resolution)
+    torch.testing.assert_close(more, both.guess - both.linear + both.more)
 
 
 def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
