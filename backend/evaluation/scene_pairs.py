@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.evaluation.kept import Kept
 from backend.evaluation.pixel_regression import PixelRegression, fit
 from backend.evaluation.scene_chips import Pair, SceneChip, SceneChips, TrainingPixels
 from backend.evaluation.scene_scores import Scores, scores
@@ -31,13 +32,17 @@ class Translated:
 
 @dataclass
 class Makers:
-    """All that translates: the model, once a draw; the L1 network, if there is one; regressions, fitted once."""
+    """All that translates: the model, once a draw; the L1 network, if there is one; regressions, fitted once.
+
+    ``kept``: what the model made of chips, also in an earlier run.
+    """
 
     model: SceneTranslator
     baseline: BaselineTranslator | None
     pixels: TrainingPixels
     draws: Sequence[Draw]
     degree: int
+    kept: Kept
     regressions: dict[Pair, PixelRegression | None] = field(default_factory=dict)
 
     def modality(self, name: str) -> Modality:
@@ -63,11 +68,17 @@ class Makers:
 
     def translated(self, pair: Pair, chip: SceneChip, rasters: dict[str, Values]) -> Translated:
         """One chip."""
-        (source, target), modality = pair, self.model.modalities[pair[1]]
-        given = rasters[source]
+        given, real = (rasters[name] for name in pair)
+        key = (*pair, given.tobytes(), str(given.shape), chip.gsd_m, chip.number, repr(self.draws))
+        own = self.kept.arrays(key, lambda: self.sampled(pair, chip, given))
+        return Translated(chip, given, real, own | self.plain(pair, given, chip.gsd_m))
+
+    def sampled(self, pair: Pair, chip: SceneChip, given: Values) -> dict[str, Values]:
+        """What the model makes: one sample, and what all draws say together."""
+        source, target = pair
         pictures = self.model.translate({source: given}, target, chip.gsd_m, chip.number, self.draws)
-        own = {MEAN: joined(pictures, modality), ONE: modality.from_picture(pictures[0])}
-        return Translated(chip, given, rasters[target], own | self.plain(pair, given, chip.gsd_m))
+        modality = self.model.modalities[target]
+        return {MEAN: joined(pictures, modality), ONE: modality.from_picture(pictures[0])}
 
 
 def translate_pair(

@@ -12,11 +12,12 @@ from PIL import Image
 from backend.cascade.engine import Engine, Sampling
 from backend.cascade.picture import Manner, render_picture
 from backend.errors import InputError
-from backend.evaluation import held_out
+from backend.evaluation import held_out, makers
 from backend.evaluation.chips import Chip, low_resolution
 from backend.evaluation.classification import LabelledImages, Training
 from backend.evaluation.distances import kernel_difference
 from backend.evaluation.held_out import held_out_entry, judged_chips, read_entry
+from backend.evaluation.kept import UNFINISHED
 from backend.evaluation.makers import bicubic, whole
 from backend.evaluation.protocols import gallery as gallery_module
 from backend.evaluation.protocols.gallery import GallerySettings, Place, gallery
@@ -310,12 +311,25 @@ def test_the_lite_protocol_ends_in_one_table_with_its_verdicts(small_model, twin
     assert (tmp_path / "0.6m-2.png").is_file() and said[-1][0] == said[-1][1]
 
 
-def test_the_lite_protocol_stops_when_it_should(small_model, imagery, tmp_path):
-    def stop():
-        raise KeyboardInterrupt
+def test_an_interrupted_lite_protocol_goes_on_with_what_it_has_made(small_model, twin, imagery, tmp_path, monkeypatch):
+    cascades, render = [], makers.render_stages
+    monkeypatch.setattr(makers, "render_stages", lambda *a: cascades.append(1) or render(*a))
+    model = {"model": str(small_model.folder), "baseline": str(twin), "device": "cpu"}
+    settings = LiteSettings(imagery, tmp_path / "whole", limit=2, features="none", steps=2, **model)
+    whole_run = lite(settings, silent, go_on)
+    needed, cascades[:] = len(cascades), []
+    settings = dataclasses.replace(settings, output=tmp_path / "halted")
+
+    def stop(done, total, message):
+        if message == "10 m/px" and done == 1:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lite(LiteSettings(imagery, tmp_path, str(small_model.folder), features="none", device="cpu"), silent, stop)
+        lite(settings, stop, go_on)
+    assert 0 < len(cascades) < needed
+    table = lite(settings, silent, go_on)
+    assert len(cascades) == needed and table.tables[-1].rows == whole_run.tables[-1].rows
+    assert not (settings.output / UNFINISHED).exists()
 
 
 def test_the_gallery_shows_each_place_with_its_licence(small_model, twin, imagery, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 
 from backend.__main__ import main
 from backend.errors import Cancelled, InputError, ModelError, PlanError
+from backend.evaluation.kept import UNFINISHED
 from backend.evaluation.protocols.modalities import ModalitySettings, modalities
 from backend.evaluation.scene_chips import SceneChips, TrainingPixels
 from backend.evaluation.translators import Draw, SceneTranslator, antithetic, as_known, in_chips
@@ -303,17 +304,25 @@ def test_translations_repeat_and_samples_differ(chips, tmp_path, model):
     assert made["one sample"] != made["mean of samples"]
 
 
-def test_it_stops_when_it_is_told_to(chips, tmp_path, model):
+def test_it_stops_when_it_is_told_to_and_goes_on_with_what_it_has_made(chips, tmp_path, model):
     calls = []
 
     def check():
         calls.append(1)
-        if len(calls) > 20:
+        if len(calls) > 40:
             raise Cancelled
 
+    settings = settings_of(chips, tmp_path / "halted", model, modalities=["rgb", "nir"])
     with pytest.raises(Cancelled):
-        modalities(settings_of(chips, tmp_path, model), silent, check)
-    assert len(calls) == 21 and not (tmp_path / "table.md").exists()
+        modalities(settings, silent, check)
+    assert len(calls) == 41 and not (settings.output / "table.md").exists()
+    chips_made = len(list((settings.output / UNFINISHED).glob("*.npz")))
+    table = modalities(settings, silent, go_on)
+    whole_run = modalities(dataclasses.replace(settings, output=tmp_path / "whole"), silent, go_on)
+    assert table.rows == whole_run.rows and table.more == whole_run.more
+    # a chip is two samples of two evaluations
+    assert chips_made and table.facts["evaluations"] == whole_run.facts["evaluations"] - 4 * chips_made
+    assert not (settings.output / UNFINISHED).exists()
 
 
 def test_wrong_wishes_end_in_a_sentence(chips, tmp_path, model, untrained, capsys):

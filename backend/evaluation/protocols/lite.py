@@ -18,6 +18,7 @@ from backend.evaluation.chips import Chip, low_resolution, spread
 from backend.evaluation.classification import Training
 from backend.evaluation.features import Extractor, load_extractor
 from backend.evaluation.held_out import judged_chips, splits_of
+from backend.evaluation.kept import Kept
 from backend.evaluation.makers import Maker, side_by_side
 from backend.evaluation.quality import group_rows, pooled_rows, regressed
 from backend.evaluation.remake import GENERATED, OFF, Pixels, Remade, methods, remake, remembering
@@ -107,7 +108,8 @@ def lite(settings: LiteSettings, report: Report, check: Check) -> TableSet:
     engine = remembering(open_engine(find_bundle(settings.model), settings.device))
     network = engine.config.network
     baseline = open_engine(find_bundle(settings.baseline), settings.device) if settings.baseline else None
-    makers = {stages: methods(engine, baseline, stages, check) for stages in STAGES}
+    kept = _kept(settings.output, engine, baseline)
+    makers = {stages: kept.makers(methods(engine, baseline, stages, check), stages) for stages in STAGES}
     tools = Tools(makers, network.scale, extractor)
     chips = judged_chips(settings.data, settings.split, network.tile, settings.limit)
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,13 @@ def lite(settings: LiteSettings, report: Report, check: Check) -> TableSet:
     found.add({GENERATED: shipped_verdicts})
     tables = _tables(found, settings, engine, extractor, remade)
     tables.write(settings.output)
+    kept.clear()
     return tables
+
+
+def _kept(output: Path, *engines: Engine | None) -> Kept:
+    """What these engines made in an earlier run into ``output``."""
+    return Kept(output, *(repr((e.sha256, e.sampling, str(e.device), str(e.dtype))) for e in engines if e))
 
 
 def _extractor(settings: LiteSettings) -> Extractor | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import PlanError
+from backend.evaluation.kept import Kept
 from backend.evaluation.makers import side_by_side
 from backend.evaluation.scene_checks import NIR, RGB, joint_scenes, joint_table, ndvi_table, round_trip, usual_gsd_m
 from backend.evaluation.scene_chips import Pair, SceneChips, TrainingPixels
@@ -92,7 +93,8 @@ def modalities(settings: ModalitySettings, report: Report, check: Check) -> Tabl
     engine.on_evaluation = lambda windows: check()
     pixels = TrainingPixels(settings.data, known, settings.seed, report, check)
     draws = antithetic(settings.seed, max(1, settings.samples))
-    makers = Makers(SceneTranslator(engine), baseline, pixels, draws, settings.regression)
+    kept = Kept(settings.output, engine.sha256, engine.steps, str(engine.device), str(engine.dtype))
+    makers = Makers(SceneTranslator(engine), baseline, pixels, draws, settings.regression, kept)
     settings.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     bars: list[Row] = []
@@ -110,6 +112,7 @@ def modalities(settings: ModalitySettings, report: Report, check: Check) -> Tabl
         following += agreement(makers, rgb_to_nir, settings, report, check)
     table = Table("Modalities made of each other", rows, facts(settings, makers), NOTES, tuple(following))
     table.write(settings.output)
+    kept.clear()
     return table
 
 
