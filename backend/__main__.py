@@ -67,6 +67,13 @@ def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, .
         parser.add_argument(field.option, **options)
 
 
+def add_answer_arguments(parser: argparse.ArgumentParser, planned: bool = False) -> None:
+    """How the answer is told, and whether only the cost is asked for."""
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    if planned:
+        parser.add_argument("--dry-run", action="store_true", help="print what the job would do and cost, as JSON")
+
+
 def raise_on_signals() -> Callable[[], None]:
     """A check that raises after Ctrl-C (`Cancelled`) or a polite kill (`Interrupted`)."""
     from backend.errors import Cancelled, Interrupted
@@ -139,10 +146,13 @@ def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json
 
 
 def run(verb: Verb, arguments: argparse.Namespace) -> int:
-    """Do what a verb says, under a progress bar."""
-    from backend.verbs import run_verb
+    """Do what a verb says, under a progress bar, or tell what it would cost."""
+    from backend.verbs import plan_verb, run_verb
 
     values = {field.name: getattr(arguments, field.name) for field in verb.fields}
+    if verb.planned and arguments.dry_run:
+        print(json.dumps(dataclasses.asdict(plan_verb(verb.name, values))))
+        return 0
     told = watched(lambda report, check: run_verb(verb.name, values, report, check))
     for warning in told.get("warnings", []):
         print(f"Warning: {warning}", file=sys.stderr)
@@ -215,13 +225,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("generate", help="make a raster finer")
     add_job_arguments(verb)
-    verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    verb.add_argument("--dry-run", action="store_true", help="print what the job would do and cost, as JSON")
+    add_answer_arguments(verb, planned=True)
     verb.set_defaults(run=generate)
 
     verb = verbs.add_parser("resume", help="finish an interrupted job")
     verb.add_argument("folder", help="the job's folder")
-    verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    add_answer_arguments(verb)
     verb.add_argument("--executor", metavar="TEXT", help="where to compute the rest; else as the job was started")
     verb.set_defaults(run=resume)
 
@@ -236,7 +245,7 @@ def build_parser() -> argparse.ArgumentParser:
             continue
         verb = verbs.add_parser(each.name, help=each.title[0].lower() + each.title[1:], description=each.help)
         add_job_arguments(verb, each.fields)
-        verb.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+        add_answer_arguments(verb, each.planned)
         verb.set_defaults(run=partial(run, each))
 
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")

@@ -9,6 +9,7 @@ method         params                                             result
 =============  =================================================  ==========================================
 initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
 plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
+plan           ``{"verb": "translate", "values": {...}}``         the same of a `Verb` that is ``planned``
 generate       ``{"job": {...}}``                                 `JobResult`
 resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
 run            ``{"verb": "prepare", "values": {...}}``           what the `Verb` tells of its outcome, by name
@@ -282,7 +283,8 @@ class Output:
 class Verb:
     """What the backend does besides jobs: a command, a ``run`` request and a Processing algorithm, of one table.
 
-    ``algorithm``: the id in Processing; ``group``: where the toolbox shows it.
+    ``algorithm``: the id in Processing; ``group``: where the toolbox shows it. ``planned``: whether the request
+    ``plan`` tells what it would do and cost.
     """
 
     name: str
@@ -292,6 +294,7 @@ class Verb:
     help: str
     fields: Tuple[JobField, ...]
     outputs: Tuple[Output, ...]
+    planned: bool = False
 
 
 VIEW = Verb(
@@ -514,6 +517,7 @@ TRANSLATE = Verb(
         *SCENE_FIELDS,
     ),
     (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+    planned=True,
 )
 
 GENERATE_PAIR = Verb(
@@ -537,6 +541,7 @@ GENERATE_PAIR = Verb(
         *SCENE_FIELDS,
     ),
     (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+    planned=True,
 )
 
 EMBED = Verb(

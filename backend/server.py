@@ -26,7 +26,7 @@ from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace
 from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
-from backend.verbs import run_verb
+from backend.verbs import plan_verb, run_verb
 
 GRACE_SECONDS = 10.0
 SLOW_METHODS = ("add_model", "cluster", "diagnose")
@@ -161,6 +161,8 @@ class Server:
         return inspect_raster(str(params.get("input") or ""), params.get("source_resolution"))
 
     def _plan(self, id_: Any, params: dict[str, Any]) -> protocol.JobSummary:
+        if "verb" in params:
+            return plan_verb(str(params["verb"]), params.get("values") or {})
         return make_plan(Job.from_dict(params.get("job") or {})).summary()
 
     def _generate(self, id_: Any, params: dict[str, Any]) -> protocol.JobResult:

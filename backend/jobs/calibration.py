@@ -20,6 +20,8 @@ from backend.raster.output import complete_file
 from backend.scene.engine import Observed, SceneEngine, Window
 
 CUDA_BATCHES = (1, 2, 4, 8, 16)
+SCENE_STREAMS = 2
+"""Of scene networks the speed is that of so many streams: one observed and one wanted modality."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int
 def _measure_scene(
     bundle: Bundle[SceneModelConfig], sha256: str, device: str, precision: str, batch: int
 ) -> Speed:
-    """The same for MetaEarth-MM, of one observed and one wanted modality."""
+    """The same for MetaEarth-MM, of `SCENE_STREAMS`."""
     steps = 2
     engine = SceneEngine(bundle, sha256, steps, device, getattr(torch, precision), batch)
     network, rng = bundle.config.network, np.random.default_rng(0)

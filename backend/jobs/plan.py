@@ -222,10 +222,15 @@ class JobPlan:
         """Where unfinished work lies: where the user says, else beside the result, on the same disk."""
         return Path(self.job.job_dir or default_job_folder(self.stages[-1].path)).absolute()
 
+    @property
+    def window_seconds(self) -> float:
+        """What a window takes in the network, as measured on this machine."""
+        speed = calibrated(self.bundle, self.model_sha256, self.device, self.precision, self.batch)
+        return speed.encode_s + self.sampling.steps * speed.evaluation_s
+
     def summary(self) -> JobSummary:
         """What the job would do, for people."""
         windows = sum(self.windows) * self.job.samples
-        speed = calibrated(self.bundle, self.model_sha256, self.device, self.precision, self.batch)
         return JobSummary(
             [s.grid.crop(s.asked).info() for s in self.stages],
             windows,
@@ -234,7 +239,7 @@ class JobPlan:
             self.output_bytes,
             self.result_bytes + self.block_bytes,
             shutil.disk_usage(existing_folder(Path(self.job.output))).free,
-            windows * (speed.encode_s + self.sampling.steps * speed.evaluation_s) * OVERHEAD,
+            windows * self.window_seconds * OVERHEAD,
             self.device_name,
             self.preview_extent,
             list(self.warnings),

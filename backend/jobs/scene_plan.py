@@ -17,7 +17,7 @@ import torch
 from backend.cascade.engine import Sampling
 from backend.devices import choose_device, device_name
 from backend.errors import InputError, ModelError, PlanError
-from backend.jobs.calibration import calibrated, fastest
+from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
 from backend.jobs.checks import check_outputs, check_size
 from backend.jobs.plan import JobPlan, Product, StagePlan, check_space, with_absolute_paths
 from backend.jobs.portions import block_windows
@@ -108,6 +108,12 @@ class ScenePlan(JobPlan):
             with self.opened(given) as raster:
                 found |= raster.source.fingerprint()
         return found
+
+    @property
+    def window_seconds(self) -> float:
+        """As `JobPlan.window_seconds`; a network of tokens takes as long as it has streams."""
+        streams = {*self.targets, *(given.modality for given in self.inputs)}
+        return super().window_seconds * len(streams) / SCENE_STREAMS
 
     @property
     def products(self) -> list[Product]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from affine import Affine
-
-from backend.errors import PlanError
-from backend.jobs.plan import make_plan
+from backend.jobs.plan import JobPlan
 from backend.jobs.runner import JobRun
 from backend.jobs.scene_plan import SceneInput, ScenePlan, SceneRequest, make_scene_plan
-from backend.models.bundle import SceneModelConfig, find_scene_bundle
+from backend.models.bundle import find_scene_bundle
 from backend.progress import Check, Report
-from backend.protocol import GENERATE_PAIR, MODALITIES, TRANSLATE, FieldError, Job, JobResult, Progress, check_fields
-from backend.raster.grid import Grid
+from backend.protocol import (
+    GENERATE_PAIR,
+    MODALITIES,
+    TRANSLATE,
+    FieldError,
+    JobResult,
+    JobSummary,
+    Progress,
+    check_fields,
+)
 from backend.raster.placement import picture_grid
-from backend.scene.modality import find_modality
+from backend.scene.large_scene import LargeScene, large_scene
 
 Values = dict[str, Any]
 OPTIONS = ("model", "seed", "steps", "device", "precision", "executor", "job_dir")
@@ -25,83 +29,59 @@ OPTIONS = ("model", "seed", "steps", "device", "precision", "executor", "job_dir
 
 def translate(values: Values, report: Report, check: Check) -> Values:
     """Make the wanted modalities of a scene from the known ones; paths, and what each raster is."""
+    wanted = translation(values)
+    plan = make_scene_plan(wanted)
+    return told(plan, run_plan(plan, report, check), wanted)
+
+
+def plan_translate(values: Values) -> JobSummary:
+    """What `translate` would do and cost."""
+    return make_scene_plan(translation(values)).summary()
+
+
+def translation(values: Values) -> SceneRequest:
+    """What is asked of `translate`; `FieldError` if that makes no sense."""
     given = check_fields(TRANSLATE.fields, values)
     inputs = known_rasters(given)
     if not inputs:
         raise FieldError("Give at least one raster of the scene.")
     extent = given["extent"]
-    wanted = SceneRequest(
+    return SceneRequest(
         inputs,
-        wanted_modalities(given),
+        wanted_modalities(values, given),
         given["output"],
         extent=None if extent is None else (extent[0], extent[1], extent[2], extent[3]),
         resolution_m=given["resolution"],
         source_resolution=given["source_resolution"],
         **{name: given[name] for name in OPTIONS},
     )
-    plan = make_scene_plan(wanted)
-    return told(plan, run_plan(plan, report, check), wanted)
 
 
 def generate_pair(values: Values, report: Report, check: Check) -> Values:
     """Make a scene from noise in the wanted modalities; paths, and what each raster is."""
+    scene = scene_from_nothing(values)
+    if isinstance(scene, LargeScene):
+        result = scene.run(lambda plan: run_plan(plan, report, check))
+        return told(scene.first, result, scene.wanted)
+    plan = make_scene_plan(scene)
+    return told(plan, run_plan(plan, report, check), scene)
+
+
+def plan_generate_pair(values: Values) -> JobSummary:
+    """What `generate_pair` would do and cost."""
+    scene = scene_from_nothing(values)
+    return scene.summary() if isinstance(scene, LargeScene) else make_scene_plan(scene).summary()
+
+
+def scene_from_nothing(values: Values) -> SceneRequest | LargeScene:
+    """What is asked of `generate_pair`; `FieldError` or `PlanError` if that makes no sense."""
     given = check_fields(GENERATE_PAIR.fields, values)
     x, y = given["centre"] or (0.0, 0.0)
     grid = picture_grid(given["height"], given["width"], given["metres_per_pixel"], given["crs"], x, y)
-    wanted = SceneRequest((), wanted_modalities(given), given["output"], grid=grid,
+    wanted = SceneRequest((), wanted_modalities(values, given), given["output"], grid=grid,
                           **{name: given[name] for name in OPTIONS})
     tile = find_scene_bundle(wanted.model).config.network.tile
-    if max(grid.height, grid.width) > tile:
-        return coarse_to_fine(wanted, grid, given["cascade"], report, check)
-    plan = make_scene_plan(wanted)
-    return told(plan, run_plan(plan, report, check), wanted)
-
-
-def coarse_to_fine(wanted: SceneRequest, grid: Grid, cascade: str, report: Report, check: Check) -> Values:
-    """A scene larger than a window: all modalities coarse, in one window; the first finer; the rest from that.
-
-    Without a condition every window would invent a scene of its own. What comes first must be an image. The result is
-    rounded up to whole coarse pixels.
-    """
-    config = find_scene_bundle(wanted.model).config
-    lead = next((m for m in wanted.targets if not find_modality(m).is_map), None)
-    if lead is None:
-        raise PlanError("A scene larger than one window needs an image among its modalities.")
-    stages = _stages(config, grid)
-    coarse = _coarser(grid, 4**stages)
-    folder = Path(wanted.output) / "coarse"
-    first = make_scene_plan(dataclasses.replace(wanted, output=str(folder), grid=coarse))
-    run_plan(first, report, check)
-    finer = Job(str(folder / f"{lead}.tif"), str(Path(wanted.output) / f"{lead}.tif"), stages=stages, model=cascade,
-                seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
-    result = run_plan(make_plan(finer), report, check)
-    others = tuple(m for m in wanted.targets if m != lead)
-    if others:
-        inputs = (SceneInput(lead, finer.output),)
-        result = run_plan(
-            make_scene_plan(dataclasses.replace(wanted, inputs=inputs, targets=others, grid=None)), report, check
-        )
-    return told(first, result, wanted)
-
-
-def _stages(config: SceneModelConfig, grid: Grid) -> int:
-    """How many times the scene must be made four times coarser to fit into one window."""
-    stages, side = 0, max(grid.height, grid.width)
-    while side > config.network.tile:
-        stages, side = stages + 1, -(-side // 4)
-    coarsest, needed = config.ground_resolution_m[1], grid.pixel_size_m * 4**stages
-    if needed > 1.5 * coarsest:
-        raise PlanError(
-            f"The whole scene would first be made at {needed:.3g} m per pixel, and {config.id} was trained on up to"
-            f" {coarsest:g} m. Make a smaller scene."
-        )
-    return stages
-
-
-def _coarser(grid: Grid, factor: int) -> Grid:
-    """The grid whose pixels are ``factor`` times larger, with the same first corner, over all of it."""
-    rows, cols = (-(-n // factor) for n in (grid.height, grid.width))
-    return Grid(rows, cols, grid.transform @ Affine.scale(factor), grid.crs, grid.pixel_size_m * factor)
+    return large_scene(wanted, grid, given["cascade"]) if max(grid.height, grid.width) > tile else wanted
 
 
 def known_rasters(given: Values) -> tuple[SceneInput, ...]:
@@ -127,12 +107,14 @@ def _assignment(text: str, label: str) -> tuple[str, str]:
     return name, value
 
 
-def wanted_modalities(given: Values) -> tuple[str, ...]:
-    """The modalities to make."""
-    return tuple(dict.fromkeys([*given["targets"], *(given["other_targets"] or [])]))
+def wanted_modalities(values: Values, given: Values) -> tuple[str, ...]:
+    """The modalities to make: the usual ones only where ``values`` name none at all."""
+    others = given["other_targets"] or []
+    named = given["targets"] if values.get("targets") or not others else []
+    return tuple(dict.fromkeys([*named, *others]))
 
 
-def run_plan(plan: Any, report: Report, check: Check) -> JobResult:
+def run_plan(plan: JobPlan, report: Report, check: Check) -> JobResult:
     """Carry a plan out; windows are what is counted, those that are being made by their share."""
 
     def advanced(progress: Progress) -> None:

@@ -98,6 +98,12 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
             feedback.advanced.emit(progress)
 
     params = {"verb": verb.name, "values": values}
+    warned: List[str] = []
+    if verb.planned:
+        planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
+        summary = JobSummary.from_dict(planned)
+        tell_cost(summary, feedback)
+        warned = summary.warnings
     try:
         told = session_client().request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
     except BackendCancelled as error:
@@ -106,7 +112,8 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
                 _remove_left(folder, error.killed)
         raise
     for warning in told.get("warnings", []):
-        feedback.pushWarning(warning)
+        if warning not in warned:
+            feedback.pushWarning(warning)
     feedback.pushInfo(told["text"])
     return told
 

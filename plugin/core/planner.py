@@ -7,14 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
-from qgis.core import QgsApplication, QgsProcessing, QgsProcessingContext, QgsProcessingUtils, QgsProject
+from qgis.core import QgsApplication, QgsProcessing, QgsProcessingUtils
 from qgis.PyQt.QtCore import QObject, QTimer, pyqtSignal
 
-from ...backend.protocol import FieldError, JobSummary
+from ...backend.protocol import FieldError, JobSummary, Verb
 from .backend_client import session_client
 from .layers import LayerError, tile_count
+from .paths import absolute
+from .scenes import project_context, scene_algorithm
 
 Parameters = Dict[str, Any]
+Planned = Callable[[JobSummary, int], None]
+Failed = Callable[[str], None]
+Ask = Callable[[QObject, Planned, Failed], None]
+"""Asks the backend, with an owner of the question, and gives its answer to one of the two."""
 PAUSE_MS = 300
 ALGORITHM_ID = "metaearth:generatehigherresolution"
 
@@ -24,18 +30,16 @@ def algorithm():
     return QgsApplication.processingRegistry().createAlgorithmById(ALGORITHM_ID)
 
 
-def ask_plan(parameters: Parameters, parent: QObject, planned: Callable[[JobSummary, int], None],
-             failed: Callable[[str], None]) -> None:
-    """Ask the backend what the algorithm would do; ``planned`` gets its answer and how many tiles a service must give.
+def ask_plan(parameters: Parameters, parent: QObject, planned: Planned, failed: Failed) -> None:
+    """Ask the backend what `algorithm` would do; ``planned`` also gets how many tiles a service must give.
 
     Main thread.
     """
     folder = Path(tempfile.mkdtemp(prefix="metaearth-plan-", dir=QgsProcessingUtils.tempFolder()))
-    made, context = algorithm(), QgsProcessingContext()
-    context.setProject(QgsProject.instance())
+    made = algorithm()
     try:
         job = made.planned_job({**parameters, "OUTPUT": parameters.get("OUTPUT", QgsProcessing.TEMPORARY_OUTPUT)},
-                               context, folder)
+                               project_context(), folder)
     except (FieldError, LayerError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         failed(str(error))
@@ -48,24 +52,40 @@ def ask_plan(parameters: Parameters, parent: QObject, planned: Callable[[JobSumm
     question.failed.connect(failed)
 
 
+def ask_scene_plan(verb: Verb, parameters: Parameters, parent: QObject, planned: Planned, failed: Failed) -> None:
+    """Ask the backend what one of MetaEarth-MM's algorithms would do; main thread."""
+    folder = parameters["OUTPUT"]
+    if folder == QgsProcessing.TEMPORARY_OUTPUT:
+        folder = str(Path(QgsProcessingUtils.tempFolder()) / "metaearth-scene")
+    try:
+        values = scene_algorithm(verb).values(parameters, project_context())
+    except FieldError as error:
+        failed(str(error))
+        return
+    wanted = {"verb": verb.name, "values": {**values, "output": absolute(folder)}}
+    question = session_client().ask("plan", wanted, parent)
+    question.answered.connect(lambda answer: planned(JobSummary.from_dict(answer), 0))
+    question.failed.connect(failed)
+
+
 class Planner(QObject):
-    """``planned`` gives the `JobSummary` and tiles of the parameters last given, ``refused`` why they make no job."""
+    """``planned`` gives the `JobSummary` and tiles of the job last asked about, ``refused`` why there can be none."""
 
     planned = pyqtSignal(object, int)
     refused = pyqtSignal(str)
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
-        self._parameters: Optional[Parameters] = None
+        self._question: Optional[Ask] = None
         self._number = 0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._ask)
 
-    def plan(self, parameters: Parameters) -> None:
-        """Ask for these parameters, once the user pauses."""
+    def plan(self, question: Ask) -> None:
+        """Ask, once the user pauses."""
         self._number += 1
-        self._parameters = parameters
+        self._question = question
         self._timer.start(PAUSE_MS)
 
     def drop(self) -> None:
@@ -84,4 +104,4 @@ class Planner(QObject):
             if number == self._number:
                 self.refused.emit(sentence)
 
-        ask_plan(self._parameters, self, planned, refused)
+        self._question(self, planned, refused)

@@ -26,6 +26,13 @@ def scene_algorithm(verb: Verb) -> QgsProcessingAlgorithm:
     return QgsApplication.processingRegistry().createAlgorithmById(f"metaearth:{verb.algorithm}")
 
 
+def project_context() -> QgsProcessingContext:
+    """A context in which layers of the project have their names."""
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    return context
+
+
 def fitting_modality(layer: Any) -> Optional[str]:
     """The modality that a layer most likely shows; one band may be any, so it has none."""
     if isinstance(layer, QgsRasterLayer) and layer.bandCount() >= COLOUR_BANDS:
@@ -58,9 +65,7 @@ def why_not(algorithm: QgsProcessingAlgorithm, parameters: Parameters, models: O
     strange = [name for name in [*known, *parameters["TARGETS"]] if model.modalities and name not in model.modalities]
     if strange:
         return tr("The model {} was not trained on: {}.").format(model.title, titles(dict.fromkeys(strange)))
-    context = QgsProcessingContext()
-    context.setProject(QgsProject.instance())
-    sound, sentence = algorithm.checkParameterValues(parameters, context)
+    sound, sentence = algorithm.checkParameterValues(parameters, project_context())
     return "" if sound else sentence
 
 

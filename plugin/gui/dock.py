@@ -15,21 +15,21 @@ from qgis.core import (
     QgsRasterLayer,
 )
 from qgis.gui import QgsCollapsibleGroupBox, QgsDockWidget, QgsMapCanvas, QgsMessageBar
-from qgis.PyQt.QtCore import Qt, QTimer, pyqtSignal
+from qgis.PyQt.QtCore import QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QHideEvent, QShowEvent
-from qgis.PyQt.QtWidgets import QAction, QDialog, QLabel, QPushButton, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
+from qgis.PyQt.QtWidgets import QAction, QDialog, QPushButton, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
 
 from ...backend.protocol import JobSummary, Progress
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
-from ..core.cost import REFUSED, WARNING, cost_of
+from ..core.cost import REFUSED, cost_of
 from ..core.history import add_to_history
 from ..core.layers import in_units_of, own_pixel_size
 from ..core.live import LiveLayer
 from ..core.models import card_of
 from ..core.output_names import in_the_way, written_by
-from ..core.planner import Planner, algorithm
+from ..core.planner import Planner, algorithm, ask_plan
 from ..core.preview import Preview
 from ..core.results import add_results
 from ..core.runs import Run
@@ -41,13 +41,12 @@ from .before_after import BeforeAfter
 from .extent_band import ExtentBand
 from .job_form import JobForm
 from .modalities_tab import ModalitiesTab
-from .rows import MARGIN, above, scrolling
+from .rows import MARGIN, CostLabel, above, scrolling
 from .run_box import RunBox
 from .tools_row import Job, ToolsRow
 
 STATE = "dock"
 PREVIEW_PAUSE_MS = 500
-COLOURS = {WARNING: "#b36b00", REFUSED: "#c00000"}
 
 
 class GenerateDock(QgsDockWidget):
@@ -115,10 +114,7 @@ class GenerateDock(QgsDockWidget):
         self.form = JobForm(self._algorithm, self.canvas, inside)
         self.form.changed.connect(self.refresh)
         self.form.card_wanted.connect(self.show_card)
-        self.cost_label = QLabel(page)
-        self.cost_label.setWordWrap(True)
-        self.cost_label.setAccessibleName(tr("Cost"))
-        self.cost_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.cost_label = CostLabel(page)
         self.run_box = RunBox(page, tr("Run"))
         self.run_box.run_asked.connect(self.run)
         self.tools = ToolsRow(self._job, page)
@@ -166,7 +162,7 @@ class GenerateDock(QgsDockWidget):
         self._show_extent()
         if self._page.isVisible() and self.form.layer():
             self.run_box.set_ready(False, tr("The cost is being worked out."))
-            self._planner.plan({**self.parameters(), "OUTPUT": self.form.output_path()})
+            self._planner.plan(partial(ask_plan, {**self.parameters(), "OUTPUT": self.form.output_path()}))
             if self._preview and not self.runs and self._preview.differs_from(self.parameters()):
                 self._preview_timer.start(PREVIEW_PAUSE_MS)
         elif not self.form.layer():
@@ -184,16 +180,12 @@ class GenerateDock(QgsDockWidget):
         if cost.level == REFUSED:
             self._refused(text)
             return
-        self._show_cost(text, cost.level)
+        self.cost_label.tell(text, cost.level)
         self.run_box.set_ready(True, "")
 
     def _refused(self, sentence: str) -> None:
-        self._show_cost(sentence, REFUSED)
+        self.cost_label.tell(sentence, REFUSED)
         self.run_box.set_ready(False, sentence)
-
-    def _show_cost(self, text: str, level: str) -> None:
-        self.cost_label.setStyleSheet(f"color: {COLOURS[level]}" if level in COLOURS else "")
-        self.cost_label.setText(text)
 
     def _show_extent(self) -> None:
         """The extent on the map."""

@@ -8,20 +8,22 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from qgis.core import QgsProcessingAlgorithm, QgsRasterLayer
 from qgis.gui import QgsMapCanvas
-from qgis.PyQt.QtCore import Qt, pyqtSignal
+from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtGui import QHideEvent, QShowEvent
-from qgis.PyQt.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qgis.PyQt.QtWidgets import QVBoxLayout, QWidget
 
-from ...backend.protocol import GENERATE_PAIR, TRANSLATE, ModelInfo, Verb
+from ...backend.protocol import GENERATE_PAIR, TRANSLATE, JobSummary, ModelInfo, Verb
 from ..core import settings
 from ..core.backend_client import session_client
+from ..core.cost import GOOD, REFUSED, cost_of
 from ..core.history import add_to_history
+from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
 from ..core.runs import Run
 from ..core.scenes import in_the_way, scene_algorithm, why_not, written_by
 from ..core.translate import tr
 from .extent_band import ExtentBand
-from .rows import above, scrolling
+from .rows import CostLabel, above, scrolling
 from .run_box import RunBox
 from .scene_form import SceneForm
 from .tools_row import Job, ToolsRow
@@ -48,6 +50,9 @@ class ModalitiesTab(QWidget):
         self._problem = ""
         self._last: Job = None
         self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
+        self._planner = Planner(self)
+        self._planner.planned.connect(self._planned)
+        self._planner.refused.connect(self._tell)
         self._build(canvas)
         self._band = ExtentBand(canvas)
         self.form.show_values(json.loads(settings.read(STATE, "{}")))
@@ -62,16 +67,13 @@ class ModalitiesTab(QWidget):
         layout.addWidget(self.form)
         layout.addStretch(1)
         area = scrolling(inside, self)
-        self.reason_label = QLabel(self)
-        self.reason_label.setWordWrap(True)
-        self.reason_label.setAccessibleName(tr("What is missing"))
-        self.reason_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.cost_label = CostLabel(self)
         self.tools = ToolsRow(self._job, self)
         self.run_box = RunBox(self, tr("Translate"))
         self.run_box.run_asked.connect(self.translate)
         self.generate_button = self.run_box.add_button(tr("Generate from nothing"))
         self.generate_button.clicked.connect(self.generate)
-        self.setLayout(above(area, self.reason_label, self.tools, self.run_box))
+        self.setLayout(above(area, self.cost_label, self.tools, self.run_box))
 
     @property
     def runs(self) -> List[Run]:
@@ -85,7 +87,7 @@ class ModalitiesTab(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the extent on the map, whether a job can be started, and else why not."""
+        """Show the extent on the map, whether a job can be started, what it costs, and else why not."""
         lead = self.form.lead()
         if lead and self.isVisible():
             self._band.show(self.form.extent(), lead.crs())
@@ -98,8 +100,35 @@ class ModalitiesTab(QWidget):
         self.generate_button.setToolTip(nothing or tr("Make an invented scene of {} × {} px in the ticked modalities, "
                                                       "at the middle of the map.").format(
             self.form.width_box.value(), self.form.height_box.value()))
-        self.reason_label.setText(reason)
-        self.reason_label.setVisible(bool(reason))
+        self.cost_label.tell(reason, GOOD)
+        verb, parameters = self._shown()
+        if self.isVisible() and not (reason if verb is TRANSLATE else nothing):
+            self._planner.plan(partial(ask_scene_plan, verb, parameters))
+        else:
+            self._planner.drop()
+
+    def _shown(self) -> Tuple[Verb, Dict[str, Any]]:
+        """What the form says most likely: a translation of what is known, else a scene from nothing."""
+        verb = TRANSLATE if self.form.lead() else GENERATE_PAIR
+        parameters = self.form.translate_parameters() if self.form.lead() else self.form.generate_parameters()
+        return verb, {**parameters, "OUTPUT": self.form.output_folder()}
+
+    def _planned(self, summary: JobSummary, tiles: int) -> None:
+        cost = cost_of(summary, settings.limits())
+        self._tell(cost.text, cost.level)
+
+    def _tell(self, text: str, level: str = REFUSED) -> None:
+        """The cost of what the form shows, or why it cannot be done."""
+        if self.form.lead():
+            self.cost_label.tell(text, level)
+            if level == REFUSED:
+                self.run_box.set_ready(False, text)
+            return
+        reason = self._why_not(TRANSLATE, self.form.translate_parameters())
+        self.cost_label.tell("\n".join([reason, tr("From nothing: {}").format(text)]), level)
+        if level == REFUSED:
+            self.generate_button.setEnabled(False)
+            self.generate_button.setToolTip(text)
 
     def _why_not(self, verb: Verb, parameters: Dict[str, Any]) -> str:
         if self._problem and self._models is None:
@@ -159,9 +188,8 @@ class ModalitiesTab(QWidget):
         """What is copied: the last run, else what the form says."""
         if self._last:
             return self._last
-        verb = TRANSLATE if self.form.lead() else GENERATE_PAIR
-        parameters = self.form.translate_parameters() if self.form.lead() else self.form.generate_parameters()
-        return self._algorithms[verb.name], {**parameters, "OUTPUT": self.form.output_folder()}
+        verb, parameters = self._shown()
+        return self._algorithms[verb.name], parameters
 
     def showEvent(self, event: QShowEvent) -> None:
         """Learn which models there are."""

@@ -19,10 +19,29 @@ from qgis.PyQt.QtWidgets import (
 )
 
 from ...backend.protocol import MAX_SEED, ModelInfo
+from ..core.cost import REFUSED, WARNING
 from ..core.translate import tr
 from .icons import icon
 
 MARGIN = 9
+COLOURS = {WARNING: "#b36b00", REFUSED: "#c00000"}
+
+
+class CostLabel(QLabel):
+    """What a job costs or why there can be none, in the colour of how grave that is; hidden while there is nothing."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+        self.setAccessibleName(tr("Cost"))
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setVisible(False)
+
+    def tell(self, text: str, level: str) -> None:
+        """Show a text."""
+        self.setStyleSheet(f"color: {COLOURS[level]}" if level in COLOURS else "")
+        self.setText(text)
+        self.setVisible(bool(text))
 
 
 def add_row(layout: QFormLayout, text: str, widget: QWidget, help_text: str) -> QLabel:

@@ -26,6 +26,7 @@ from backend.raster.source import Pixels, RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities
+from backend.scene.verbs import wanted_modalities
 from backend.scene.windows import observe
 from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
 
@@ -501,6 +502,34 @@ def test_a_scene_from_nothing_is_aligned_and_repeatable(scene_model, small_model
     make("large", "--width", "160", "--height", "128", "--cascade", str(small_model.folder))
     with rasterio.open(tmp_path / "large" / "rgb.tif") as a, rasterio.open(tmp_path / "large" / "nir.tif") as b:
         assert a.transform == b.transform and a.shape == b.shape == (128, 160) and a.res == (5, 5)
+
+
+def test_a_dry_run_tells_the_cost_of_what_is_then_done(rgb, scene_model, small_model, tmp_path, capsys):
+    common = ["--model", str(scene_model.folder), "--device", "cpu", "--precision", "float32"]
+    scene = ["generate-pair", "--targets", "rgb", "nir", "pan", "--metres-per-pixel", "5", "--cascade",
+             str(small_model.folder), *common]
+    cases = {
+        "known": (["translate", "--rgb", rgb, "--targets", "nir", "pan", *common], (150, 170), 2),
+        "window": ([*scene, "--width", "64", "--height", "48"], (48, 64), 5),
+        "large": ([*scene, "--width", "160", "--height", "128"], (128, 160), 5),
+    }
+    for name, (arguments, shape, bands) in cases.items():
+        arguments += ["--output", str(tmp_path / name)]
+        assert main([*arguments, "--dry-run"]) == 0
+        summary = json.loads(capsys.readouterr().out)
+        assert not (tmp_path / name).exists()
+        grid = summary["stages"][-1]
+        assert (grid["height"], grid["width"]) == shape and 0 < summary["seconds"] < 600 and summary["windows"] > 0
+        assert summary["output_bytes"] == bands * shape[0] * shape[1] <= summary["disk_bytes"] / 2
+        assert main([*arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["evaluations"] == summary["evaluations"] > 0
+
+
+def test_the_usual_modalities_are_made_only_where_none_are_named():
+    assert wanted_modalities({}, {"targets": ["nir"], "other_targets": None}) == ("nir",)
+    assert wanted_modalities({}, {"targets": ["nir"], "other_targets": ["dem"]}) == ("dem",)
+    named = {"targets": ["rgb"], "other_targets": ["dem"]}
+    assert wanted_modalities(named, named) == ("rgb", "dem")
 
 
 def test_windows_are_the_same_in_any_company(scene_model):

@@ -157,7 +157,7 @@ def test_a_cancelled_job_is_kept_or_leaves_nothing(dock, window, tmp_path):
 
 def test_the_map_fills_while_a_job_runs(dock, window, tmp_path):
     long_job(dock, window, tmp_path)
-    name = events_until(lambda: [name for name in layers() if "being made" in name])
+    name = events_until(lambda: [name for name in layers() if "being made" in name], 120)
     assert name == ["large – being made (synthetic)"]
     dock.stop(keep=False)
     events_until(lambda: not dock.runs)

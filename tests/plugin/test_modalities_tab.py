@@ -109,6 +109,29 @@ def test_several_modalities_survive_the_way_through_a_terminal(tab):
     assert QgsProcessingParameters.parameterAsEnumStrings(targets, words, context) == ["nir", "osm"]
 
 
+@pytest.fixture
+def limit_gigabytes(module):
+    """Sets the limit of the options page for one test."""
+    write = module("plugin.core.settings").write
+    yield lambda value: write("max_gigabytes", value)
+    write("max_gigabytes", 200.0)
+
+
+def test_the_cost_is_told_before_the_start_and_limits_hold(tab, limit_gigabytes):
+    limit_gigabytes(200.0)
+    tab.form.changed.emit()
+    events_until(lambda: tab.cost_label.text().startswith("48 × 48 px of 10 m"))
+    assert tab.cost_label.isVisible() and tab.run_box.run_button.isEnabled()
+    limit_gigabytes(1e-6)
+    tab.form.changed.emit()
+    events_until(lambda: "The limit in the options" in tab.cost_label.text())
+    assert not tab.run_box.run_button.isEnabled()
+    tab.form.layer_boxes["rgb"].setLayer(None)
+    tab.form.show_values({"WIDTH": 64, "HEIGHT": 40, "METRES_PER_PIXEL": 5})
+    events_until(lambda: "From nothing: 64 × 40 px of 5 m" in tab.cost_label.text())
+    assert "Choose at least one raster layer" in tab.cost_label.text() and not tab.generate_button.isEnabled()
+
+
 def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
     tab.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
     tab.form.output_box.setFilePath(str(tmp_path / "part"))
@@ -116,7 +139,7 @@ def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
     ended(tab)
     (made,) = group("scene – modalities, seed 4")
     assert (made.width(), made.height()) == (20, 20) and Path(made.source()) == tmp_path / "part" / "nir.tif"
-    assert "is there already" in tab.reason_label.text() and not tab.run_box.run_button.isEnabled()
+    assert "is there already" in tab.cost_label.text() and not tab.run_box.run_button.isEnabled()
 
 
 def test_a_scene_from_nothing_lies_at_the_middle_of_the_map(tab, window):
@@ -135,7 +158,7 @@ def test_a_scene_from_nothing_lies_at_the_middle_of_the_map(tab, window):
 ])
 def test_what_cannot_run_says_why(tab, change, sentence):
     change(tab.form)
-    assert sentence in tab.reason_label.text() and tab.reason_label.isVisible()
+    assert sentence in tab.cost_label.text() and tab.cost_label.isVisible()
     assert not tab.run_box.run_button.isEnabled() and sentence in tab.run_box.run_button.toolTip()
     tab.translate()
     assert not tab.runs
@@ -151,7 +174,7 @@ def test_from_nothing_needs_no_layer(tab):
 def test_a_layer_that_is_no_file_says_why(tab, tiles):
     QgsProject.instance().addMapLayer(tiles)
     tab.form.layer_boxes["rgb"].setLayer(tiles)
-    assert "is no file" in tab.reason_label.text() and not tab.run_box.run_button.isEnabled()
+    assert "is no file" in tab.cost_label.text() and not tab.run_box.run_button.isEnabled()
 
 
 def test_models_are_offered_by_what_they_do(dock, tab, module):
@@ -160,9 +183,9 @@ def test_models_are_offered_by_what_they_do(dock, tab, module):
     assert "tiny-mm" in offered and "tiny" not in offered
     assert "tiny" in finer and "tiny-mm" not in finer
     tab.show_models([model("a", module), model("b", module, kind="scene", has_weights=False)])
-    assert tab.form.model_row.box.count() == 0 and "no MetaEarth-MM model with weights" in tab.reason_label.text()
+    assert tab.form.model_row.box.count() == 0 and "no MetaEarth-MM model with weights" in tab.cost_label.text()
     tab.show_models([model("c", module, kind="scene", modalities=["rgb", "osm"])])
-    assert tab.reason_label.text() == "The model c was not trained on: Near infrared."
+    assert tab.cost_label.text() == "The model c was not trained on: Near infrared."
     assert not tab.generate_button.isEnabled()
     tab.form.show_values({"TARGETS": ["osm"]})
     assert tab.run_box.run_button.isEnabled() and tab.generate_button.isEnabled()
@@ -224,8 +247,8 @@ def test_an_error_is_a_sentence(dock, tab, window, layer, tmp_path):
     tab.form.output_box.setFilePath(str(tmp_path / "results"))
     tab.form.advanced.set_values({**CPU, "BAND_CHOICE": "rgb=9,2,1"})
     tab.translate()
-    events_until(lambda: told or tab.reason_label.text())
-    assert (told or [tab.reason_label.text()])[0].endswith(".")
+    events_until(lambda: told or tab.cost_label.text())
+    assert (told or [tab.cost_label.text()])[0].endswith(".")
 
 
 def test_the_extent_is_framed_on_the_map_for_the_tab_in_front(dock, tab, layer):
@@ -327,6 +350,6 @@ def test_everything_that_is_read_can_be_translated(tab, module, window):
 def test_a_removed_layer_leaves_the_form(tab):
     assert isinstance(tab.form.lead(), QgsRasterLayer)
     QgsProject.instance().clear()
-    events_until(lambda: "Choose at least one raster layer" in tab.reason_label.text())
+    events_until(lambda: "Choose at least one raster layer" in tab.cost_label.text())
     tab.translate()
     assert not tab.runs

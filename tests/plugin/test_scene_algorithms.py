@@ -24,13 +24,14 @@ def pixels(path):
 
 
 def test_a_layer_is_translated_into_a_group_of_aligned_layers(scene, tmp_path):
-    context = QgsProcessingContext()
+    context, feedback = QgsProcessingContext(), QgsProcessingFeedback()
     context.setProject(QgsProject.instance())
     found = processing.run(
         "metaearth:translatemodality",
         {"RGB": scene, "TARGETS": ["nir", "osm"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "town"), "SEED": 4},
-        context=context, feedback=QgsProcessingFeedback(),
+        context=context, feedback=feedback,
     )
+    assert "Estimated time:" in feedback.textLog()
     source = QgsRasterLayer(scene)
     nir, osm = (QgsRasterLayer(path) for path in found["RESULTS"].splitlines())
     assert nir.extent() == osm.extent() == source.extent() and nir.width() == source.width()

@@ -1,0 +1,155 @@
+"""A scene from nothing that is larger than one window: coarse to fine.
+
+Without a condition every window would invent a scene of its own. So all modalities are made coarse, in one window; the
+first image of them is made finer by a cascade; the rest is translated from that. The result is rounded up to whole
+coarse pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from affine import Affine
+
+from backend.cascade.planning import stage_regions
+from backend.devices import choose_device
+from backend.errors import PlanError
+from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
+from backend.jobs.plan import OVERHEAD, JobPlan, make_plan
+from backend.jobs.scene_plan import SceneInput, ScenePlan, SceneRequest, make_scene_plan
+from backend.models.bundle import Bundle, SceneModelConfig, find_bundle, find_scene_bundle
+from backend.protocol import Job, JobResult, JobSummary
+from backend.raster.grid import Grid, Region
+from backend.scene.modality import find_modality
+from backend.tiling.geometry import WindowGeometry
+from backend.tiling.lattice import Lattice
+
+Run = Callable[[JobPlan], JobResult]
+SPACE = 2.5
+"""Disk space over the size of the results: they and their blocks lie there at once, each with a quarter to spare."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Windows of ``tile`` pixels a side, and the seconds that they take."""
+
+    windows: int
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LargeScene:
+    """The jobs of such a scene; ``lead``: the image that is made finer; ``stages``: by how many times four."""
+
+    wanted: SceneRequest
+    first: ScenePlan
+    lead: str
+    stages: int
+    cascade: str
+
+    @property
+    def grid(self) -> Grid:
+        """That of all results."""
+        return self.first.source_grid.zoom_in(4**self.stages)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What is translated from the lead."""
+        return tuple(m for m in self.wanted.targets if m != self.lead)
+
+    def run(self, run: Run) -> JobResult:
+        """Carry the jobs out, one after the other; what the last one says of itself, and the evaluations of all."""
+        wanted = self.wanted
+        results = [run(self.first)]
+        finer = Job(str(Path(self.first.job.output).with_name(f"{self.lead}.tif")),
+                    str(Path(wanted.output) / f"{self.lead}.tif"), stages=self.stages, model=self.cascade,
+                    seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
+        results.append(run(make_plan(finer)))
+        if self.others:
+            inputs = (SceneInput(self.lead, finer.output),)
+            translation = dataclasses.replace(wanted, inputs=inputs, targets=self.others, grid=None)
+            results.append(run(make_scene_plan(translation)))
+        return dataclasses.replace(results[-1], evaluations=sum(result.evaluations for result in results))
+
+    def summary(self) -> JobSummary:
+        """What the jobs would do together, as `JobPlan.summary`; the later ones' sources are not there yet."""
+        first, area = self.first.summary(), self.grid.region
+        work = [Work(first.windows, first.evaluations, first.seconds), self._finer(), *self._translation(area)]
+        evaluations = sum(w.evaluations for w in work)
+        size = sum(_pixel_bytes(self.first, m) for m in self.wanted.targets) * area.height * area.width
+        return dataclasses.replace(
+            first,
+            stages=[self.grid.info()],
+            windows=sum(w.windows for w in work),
+            evaluations=evaluations,
+            evaluations_per_pixel=evaluations * self.first.geometry.lattice.window**2 / (area.height * area.width),
+            output_bytes=size,
+            disk_bytes=int(SPACE * size),
+            seconds=sum(w.seconds for w in work),
+        )
+
+    def _finer(self) -> Work:
+        bundle = find_bundle(self.cascade)
+        network, profile, coarse = bundle.config.network, bundle.config.profile, self.first.source_grid
+        lattice = Lattice(network.tile, profile.margin, profile.ramp)
+        geometry = WindowGeometry(lattice, network.scale, network.context)
+        regions = stage_regions(coarse.region, coarse, self.stages, geometry)
+        return self._work(bundle, sum(map(geometry.count, regions)), profile.steps)
+
+    def _translation(self, area: Region) -> list[Work]:
+        """Nothing, if the lead is all that is wanted."""
+        if not self.others:
+            return []
+        bundle = find_scene_bundle(self.wanted.model)
+        profile = bundle.config.profile
+        geometry = WindowGeometry(Lattice(bundle.config.network.tile, profile.margin, profile.ramp), 1, 0)
+        share = (1 + len(self.others)) / SCENE_STREAMS
+        return [self._work(bundle, geometry.count(area), self.wanted.steps or profile.steps, share)]
+
+    def _work(self, bundle: Bundle, windows: int, steps: int, share: float = 1.0) -> Work:
+        """``share``: of the time that a window took when the network was calibrated."""
+        sha256, device = bundle.sha256(), choose_device(self.wanted.device)
+        precision, batch = fastest(bundle, sha256, device, self.wanted.precision)
+        speed = calibrated(bundle, sha256, device, precision, batch)
+        seconds = (speed.encode_s + steps * speed.evaluation_s) * share
+        return Work(windows, windows * steps, windows * seconds * OVERHEAD)
+
+
+def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
+    """The plan of a scene on ``grid``, which is larger than a window; `PlanError` if it cannot be made."""
+    config = find_scene_bundle(wanted.model).config
+    lead = next((m for m in wanted.targets if not find_modality(m).is_map), None)
+    if lead is None:
+        raise PlanError("A scene larger than one window needs an image among its modalities.")
+    stages = stages_from(config, grid)
+    first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=coarser(grid, 4**stages))
+    return LargeScene(wanted, make_scene_plan(first), lead, stages, cascade)
+
+
+def stages_from(config: SceneModelConfig, grid: Grid) -> int:
+    """How many times the scene must be made four times coarser to fit into one window."""
+    stages, side = 0, max(grid.height, grid.width)
+    while side > config.network.tile:
+        stages, side = stages + 1, -(-side // 4)
+    coarsest, needed = config.ground_resolution_m[1], grid.pixel_size_m * 4**stages
+    if needed > 1.5 * coarsest:
+        raise PlanError(
+            f"The whole scene would first be made at {needed:.3g} m per pixel, and {config.id} was trained on up to"
+            f" {coarsest:g} m. Make a smaller scene."
+        )
+    return stages
+
+
+def coarser(grid: Grid, factor: int) -> Grid:
+    """The grid whose pixels are ``factor`` times larger, with the same first corner, over all of it."""
+    rows, cols = (-(-n // factor) for n in (grid.height, grid.width))
+    return Grid(rows, cols, grid.transform @ Affine.scale(factor), grid.crs, grid.pixel_size_m * factor)
+
+
+def _pixel_bytes(plan: ScenePlan, name: str) -> int:
+    modality = plan.modality(name)
+    return modality.band_count * (1 if modality.is_eight_bit else 4)
