@@ -1,0 +1,116 @@
+"""The door between QGIS and the backend: job fields, messages and folders.
+
+All that both processes import: ``fields`` and what is made of them (the cascade's ``jobs``, all other ``verbs``),
+``messages``, and ``files`` that both know. Standard library only, Python 3.9 syntax; import names from here.
+
+Messages are JSON-RPC 2.0, one a line, UTF-8. Requests go from the client to the backend:
+
+=============  =================================================  ==========================================
+method         params                                             result
+=============  =================================================  ==========================================
+initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
+plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
+plan           ``{"verb": "translate", "values": {...}}``         the same of a `Verb` that is ``planned``
+generate       ``{"job": {...}}``                                 `JobResult`
+resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
+run            ``{"verb": "prepare", "values": {...}}``           what the `Verb` tells of its outcome, by name
+inspect        ``{"input": "..."}``                               `RasterInfo`
+unfinished     ``{}``                                             `UnfinishedJobs` that nobody works on
+discard        ``{"folder": "..."}``                              ``{}``; the unfinished job there is deleted
+models         ``{}``                                             `Models`
+add_model      ``{"source": "...", "sha256": "..."}``             `Models`, the added one among them
+remove_model   ``{"id": "..."}``                                  `Models`, without it
+cluster        ``{"executor": "tcp://..."}``                      `ClusterInfo`
+diagnose       ``{}``                                             `Diagnosis`
+cancel         ``{"id": 3, "keep": true}``                        none; the cancelled request ends in an error
+shutdown       ``{}``                                             ``{}``, then the process ends
+=============  =================================================  ==========================================
+
+``generate``, ``resume`` and ``run`` wait for each other, and send notifications ``progress`` with `Progress` and the
+request's ``id``; all else is answered meanwhile. ``keep``: whether a cancelled job's finished blocks stay, to be
+resumed; without it they do if the job names its folder.
+"""
+
+from .fields import (
+    EMPTY_ENDS,
+    FieldError,
+    JobField,
+    check_fields,
+)
+from .files import (
+    ANCHOR_STEP,
+    ANCHOR_TAG,
+    JOB_FOLDER,
+    OWNER_FILE,
+    PLAN_FILE,
+    RASTER_DRIVERS,
+    data_home,
+    default_job_folder,
+    stage_paths,
+    statistics_paths,
+    unfinished_folder,
+)
+from .jobs import (
+    DEFAULT_MODEL,
+    FIELDS,
+    JOB_FIELDS,
+    MAX_SEED,
+    Job,
+)
+from .messages import (
+    CANCELLED,
+    CASCADE,
+    ENGINE_VERSION,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    JOB_FAILED,
+    JOB_METHODS,
+    METHOD_NOT_FOUND,
+    PROTOCOL_VERSION,
+    SCENE,
+    ClusterInfo,
+    Diagnosis,
+    GridInfo,
+    Handshake,
+    JobResult,
+    JobSummary,
+    ModelInfo,
+    Models,
+    Progress,
+    RasterInfo,
+    UnfinishedJob,
+    UnfinishedJobs,
+    decode,
+    encode,
+    error_response,
+    notification,
+    request,
+    response,
+)
+from .verbs import (
+    AUGMENT,
+    CAMERA_FIELDS,
+    DEFAULT_SCENE_MODEL,
+    EMBED,
+    EVALUATE,
+    EXTENT_OF_SCENE,
+    FLYTHROUGH,
+    GENERATE_PAIR,
+    MODALITIES,
+    MODALITY_TITLES,
+    PLACE,
+    PREPARE,
+    PROTOCOLS,
+    READING_FIELDS,
+    RESOLUTION_OF_SCENE,
+    SCENE_FIELDS,
+    TARGETS,
+    TRAIN,
+    TRANSLATE,
+    VERBS,
+    VIEW,
+    WORLD_FIELDS,
+    Output,
+    Verb,
+)
