@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.errors import InputError
+from backend.errors import InputError, ModelError
 from backend.protocol import data_home
 
 if TYPE_CHECKING:
@@ -164,8 +164,16 @@ def find_modality(id_: str) -> Modality:
 
 
 def modality_as_known(id_: str, config: SceneModelConfig) -> Modality:
-    """The modality as a model knows it: without its unit, if it was trained so, and with the classes that it saw."""
+    """The modality as a model knows it: without its unit, if it was trained so, and with the classes that it saw.
+
+    `ModelError` if it has none of them: a file of the user describes a map of other classes under that name.
+    """
     found = find_modality(id_)
     if id_ in config.classes:
-        found = found.with_classes(config.classes[id_])
+        seen = config.classes[id_]
+        found = found.with_classes(seen)
+        if not found.classes:
+            numbers = ", ".join(map(str, seen))
+            raise ModelError(f"{found.title} has none of the classes that {config.id} was trained on ({numbers}). Give"
+                             " a map of your own a name of its own.")
     return found.without_unit() if id_ in config.relative else found

@@ -25,7 +25,7 @@ from backend.raster.grid import Region
 from backend.raster.source import Pixels, RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
-from backend.scene.modality import find_modality, known_modalities
+from backend.scene.modality import find_modality, known_modalities, modality_as_known
 from backend.scene.verbs import wanted_modalities
 from backend.scene.windows import observe
 from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
@@ -75,6 +75,19 @@ def test_a_user_adds_a_modality_in_a_file(tmp_path, monkeypatch):
     (tmp_path / "modalities" / "dem.toml").write_text(text.replace("4000.0", "-20.0"))
     with pytest.raises(InputError, match=r"dem.toml.*high must be above low"):
         known_modalities()
+
+
+def test_a_map_of_other_classes_under_a_known_name_is_refused(tmp_path, monkeypatch):
+    config = dataclasses.replace(find_scene_bundle("metaearth-mm-lite").config, classes={"osm": (0, 1)})
+    assert [c.value for c in modality_as_known("osm", config).classes] == [0, 1]
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path))
+    (tmp_path / "modalities").mkdir()
+    (tmp_path / "modalities" / "osm.toml").write_text(
+        '[[modality]]\nid = "osm"\ntitle = "Land use"\nkind = "classes"\n'
+        '[[modality.class]]\nvalue = 40\nname = "field"\ncolour = "#ffff00"\n'
+    )
+    with pytest.raises(ModelError, match=r"Land use has none of the classes that .* \(0, 1\)"):
+        modality_as_known("osm", config)
 
 
 def test_a_map_is_drawn_from_features_by_their_tags(make_raster):
