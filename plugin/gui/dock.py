@@ -338,6 +338,8 @@ class GenerateDock(QgsDockWidget):
     def close_for_good(self) -> None:
         """Stop previews and runs (what is finished stays) and take everything off the map."""
         self.save_state()
+        self._planner.drop()
+        self._preview_timer.stop()
         if self._preview:
             self._preview.stop()
         for run in self.runs:

@@ -49,6 +49,7 @@ class ModalitiesTab(QWidget):
         self._models: Optional[List[ModelInfo]] = None
         self._problem = ""
         self._last: Job = None
+        self._costed: Optional[Verb] = None
         self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._planner = Planner(self)
         self._planner.planned.connect(self._planned)
@@ -100,12 +101,14 @@ class ModalitiesTab(QWidget):
         self.generate_button.setToolTip(nothing or tr("Make an invented scene of {} × {} px in the ticked modalities, "
                                                       "at the middle of the map.").format(
             self.form.width_box.value(), self.form.height_box.value()))
-        self.cost_label.tell(reason, GOOD)
         verb, parameters = self._shown()
         if self.isVisible() and not (reason if verb is TRANSLATE else nothing):
             self._planner.plan(partial(ask_scene_plan, verb, parameters))
         else:
             self._planner.drop()
+            self._costed = None
+        if self._costed is not verb:  # else the last cost stays until there is another
+            self.cost_label.tell(reason, GOOD)
 
     def _shown(self) -> Tuple[Verb, Dict[str, Any]]:
         """What the form says most likely: a translation of what is known, else a scene from nothing."""
@@ -119,7 +122,8 @@ class ModalitiesTab(QWidget):
 
     def _tell(self, text: str, level: str = REFUSED) -> None:
         """The cost of what the form shows, or why it cannot be done."""
-        if self.form.lead():
+        self._costed = self._shown()[0]
+        if self._costed is TRANSLATE:
             self.cost_label.tell(text, level)
             if level == REFUSED:
                 self.run_box.set_ready(False, text)
@@ -200,9 +204,10 @@ class ModalitiesTab(QWidget):
         self.refresh()
 
     def hideEvent(self, event: QHideEvent) -> None:
-        """Take the extent off the map."""
+        """Take the extent off the map; nobody sees what a job would cost."""
         super().hideEvent(event)
         self._band.clear()
+        self._planner.drop()
 
     def _models_unknown(self, sentence: str) -> None:
         self._problem = sentence
@@ -214,6 +219,7 @@ class ModalitiesTab(QWidget):
 
     def close_for_good(self) -> None:
         """Stop runs (what is finished stays) and take everything off the map."""
+        self._planner.drop()
         for run in self.runs:
             run.abandon(keep=True)
         self._band.remove()
