@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import rasterio
 from affine import Affine
+from rasterio.errors import RasterioIOError
 
 from backend.cascade.planning import stage_regions
 from backend.devices import choose_device
 from backend.errors import PlanError
 from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
+from backend.jobs.directory import PLAN_TAG
 from backend.jobs.plan import OVERHEAD, JobPlan, make_plan
 from backend.jobs.scene_plan import SceneInput, ScenePlan, SceneRequest, make_scene_plan
 from backend.models.bundle import Bundle, SceneModelConfig, find_bundle, find_scene_bundle
@@ -61,19 +64,24 @@ class LargeScene:
         """What is translated from the lead."""
         return tuple(m for m in self.wanted.targets if m != self.lead)
 
-    def run(self, run: Run) -> JobResult:
-        """Carry the jobs out, one after the other; what the last one says of itself, and the evaluations of all."""
+    def run(self, run: Run) -> list[JobResult]:
+        """Carry the jobs out, one after the other, but for those whose results an earlier run has left."""
+        results: list[JobResult] = []
+
+        def carry_out(plan: JobPlan) -> None:
+            if not is_made(plan):
+                results.append(run(plan))
+
         wanted = self.wanted
-        results = [run(self.first)]
+        carry_out(self.first)
         finer = Job(str(Path(self.first.job.output).with_name(f"{self.lead}.tif")),
                     str(Path(wanted.output) / f"{self.lead}.tif"), stages=self.stages, model=self.cascade,
                     seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
-        results.append(run(make_plan(finer)))
+        carry_out(make_plan(finer))
         if self.others:
             inputs = (SceneInput(self.lead, finer.output),)
-            translation = dataclasses.replace(wanted, inputs=inputs, targets=self.others, grid=None)
-            results.append(run(make_scene_plan(translation)))
-        return dataclasses.replace(results[-1], evaluations=sum(result.evaluations for result in results))
+            carry_out(make_scene_plan(dataclasses.replace(wanted, inputs=inputs, targets=self.others, grid=None)))
+        return results
 
     def summary(self) -> JobSummary:
         """What the jobs would do together, as `JobPlan.summary`; the later ones' sources are not there yet."""
@@ -148,6 +156,19 @@ def coarser(grid: Grid, factor: int) -> Grid:
     """The grid whose pixels are ``factor`` times larger, with the same first corner, over all of it."""
     rows, cols = (-(-n // factor) for n in (grid.height, grid.width))
     return Grid(rows, cols, grid.transform @ Affine.scale(factor), grid.crs, grid.pixel_size_m * factor)
+
+
+def is_made(plan: JobPlan) -> bool:
+    """Whether all rasters of a plan are there, with the pixels that it would give them."""
+
+    def hash_in(path: str) -> str | None:
+        try:
+            with rasterio.open(path) as dataset:
+                return dataset.tags().get(PLAN_TAG)
+        except RasterioIOError:
+            return None
+
+    return all(hash_in(product.path) == plan.sha256 for product in plan.products)
 
 
 def _pixel_bytes(plan: ScenePlan, name: str) -> int:

@@ -31,7 +31,7 @@ def translate(values: Values, report: Report, check: Check) -> Values:
     """Make the wanted modalities of a scene from the known ones; paths, and what each raster is."""
     wanted = translation(values)
     plan = make_scene_plan(wanted)
-    return told(plan, run_plan(plan, report, check), wanted)
+    return told(plan, [run_plan(plan, report, check)], wanted)
 
 
 def plan_translate(values: Values) -> JobSummary:
@@ -61,10 +61,9 @@ def generate_pair(values: Values, report: Report, check: Check) -> Values:
     """Make a scene from noise in the wanted modalities; paths, and what each raster is."""
     scene = scene_from_nothing(values)
     if isinstance(scene, LargeScene):
-        result = scene.run(lambda plan: run_plan(plan, report, check))
-        return told(scene.first, result, scene.wanted)
+        return told(scene.first, scene.run(lambda plan: run_plan(plan, report, check)), scene.wanted)
     plan = make_scene_plan(scene)
-    return told(plan, run_plan(plan, report, check), scene)
+    return told(plan, [run_plan(plan, report, check)], scene)
 
 
 def plan_generate_pair(values: Values) -> JobSummary:
@@ -123,7 +122,7 @@ def run_plan(plan: JobPlan, report: Report, check: Check) -> JobResult:
     return JobRun(plan, advanced, check).run()
 
 
-def told(plan: ScenePlan, result: JobResult, wanted: SceneRequest) -> Values:
+def told(plan: ScenePlan, results: list[JobResult], wanted: SceneRequest) -> Values:
     """What finished jobs say of themselves; ``layers`` tells how each raster is shown."""
     layers = []
     for name in wanted.targets:
@@ -134,5 +133,6 @@ def told(plan: ScenePlan, result: JobResult, wanted: SceneRequest) -> Values:
                        "classes": classes, "model": plan.model, "seed": wanted.seed})
     paths = [str(layer["path"]) for layer in layers]
     text = [*(f"Written: {path}" for path in paths), f"synthetic imagery by {plan.model}, seed {wanted.seed}"]
+    warnings = [*plan.warnings, *(warning for result in results for warning in result.warnings)]
     return {"output": wanted.output, "results": "\n".join(paths), "layers": layers, "text": "\n".join(text),
-            "evaluations": result.evaluations, "warnings": list(dict.fromkeys([*plan.warnings, *result.warnings]))}
+            "evaluations": sum(result.evaluations for result in results), "warnings": list(dict.fromkeys(warnings))}

@@ -14,19 +14,20 @@ from affine import Affine
 
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
-from backend.errors import InputError, ModelError
+from backend.errors import InputError, Interrupted, ModelError
 from backend.models.bundle import find_scene_bundle
 from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.spectral_prior import SpectralPrior, band_members, cosines
 from backend.models.vae import PrincipalBlocks
+from backend.progress import go_on, silent
 from backend.raster.grid import Region
 from backend.raster.source import Pixels, RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities, modality_as_known
-from backend.scene.verbs import wanted_modalities
+from backend.scene.verbs import generate_pair, wanted_modalities
 from backend.scene.windows import observe
 from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
 
@@ -536,6 +537,27 @@ def test_a_dry_run_tells_the_cost_of_what_is_then_done(rgb, scene_model, small_m
         assert summary["output_bytes"] == bands * shape[0] * shape[1] <= summary["disk_bytes"] / 2
         assert main([*arguments, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["evaluations"] == summary["evaluations"] > 0
+
+
+def test_a_large_scene_goes_on_where_it_was_stopped(scene_model, small_model, tmp_path):
+    values = {"targets": ["rgb", "nir"], "metres_per_pixel": 5, "width": 160, "height": 128, "device": "cpu",
+              "precision": "float32", "model": str(scene_model.folder), "cascade": str(small_model.folder)}
+    made = {name: {**values, "output": str(tmp_path / name)} for name in ("whole", "halted")}
+
+    def stop_in_the_third():
+        if (tmp_path / "halted" / "rgb.tif").exists():
+            raise Interrupted
+
+    needed = generate_pair(made["whole"], silent, go_on)["evaluations"]
+    with pytest.raises(Interrupted):
+        generate_pair(made["halted"], silent, stop_in_the_third)
+    assert not (tmp_path / "halted" / "nir.tif").exists()
+    rest = generate_pair(made["halted"], silent, go_on)
+    assert 0 < rest["evaluations"] < needed
+    for name in ("rgb.tif", "nir.tif"):
+        np.testing.assert_array_equal(read(tmp_path / "halted" / name), read(tmp_path / "whole" / name))
+    assert generate_pair(made["halted"], silent, go_on)["evaluations"] == 0
+    assert generate_pair({**made["halted"], "seed": 7}, silent, go_on)["evaluations"] == needed
 
 
 def test_the_usual_modalities_are_made_only_where_none_are_named():
