@@ -48,6 +48,8 @@ cluster-demo: $(VENV)/.tools  ## a job on a Dask cluster of this machine; a work
 bench: $(VENV)/.tools  ## measure the engine on this machine (DATA=folder of imagery); tables in build/bench
 	$(BIN)/python -m backend bench --data $(DATA) --output build/bench
 
+# one thread each: the two halves and the processes they start share two cores
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.tools $(QGIS_VENV)/.ready  ## every test that is not marked slow, the backend's and the plugin's side by side
 	$(MAKE) --jobs=2 test-backend test-plugin
 

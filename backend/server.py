@@ -29,8 +29,8 @@ from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 from backend.verbs import plan_verb, run_verb
 
 GRACE_SECONDS = 10.0
-SLOW_METHODS = ("add_model", "cluster", "diagnose")
-"""They wait for a network or read much, each in a thread of its own."""
+SLOW_METHODS = ("add_model", "cluster", "diagnose", "plan")
+"""They wait for a network or for the device, or read much, each in a thread of its own."""
 
 
 @dataclasses.dataclass

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from backend.evaluation.makers import Maker
 from backend.jobs.code import code_sha256
+from backend.raster.output import complete_file, to_disk
 
 Arrays = dict[str, NDArray[Any]]
 Part = str | bytes | int | float | None
 
-UNFINISHED = "unfinished"
+UNFINISHED = ".metaearth-evaluation"
 """In an evaluation's output folder: what is kept, until its tables are written."""
 
 
@@ -26,20 +28,18 @@ class Kept:
 
     def __init__(self, output: Path, *made_with: Part) -> None:
         self.folder = output / UNFINISHED
-        self.made_with = (code_sha256(), *made_with)
+        self.made_with = (code_sha256(), torch.__version__, *made_with)
 
     def arrays(self, key: tuple[Part, ...], make: Callable[[], Arrays]) -> Arrays:
         """What ``make`` makes, from the disk if it was made before."""
         path = self.folder / f"{digest(*self.made_with, *key)}.npz"
-        if path.is_file():
-            with np.load(path) as found:
-                return dict(found)
+        with suppress(Exception), np.load(path, allow_pickle=False) as found:  # a damaged one fails in many ways
+            return dict(found)
         made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez_compressed(stream, **made)  # type: ignore[arg-type]  # the stub fears an array named allow_pickle
-        partial.replace(path)
+        with complete_file(path) as partial:
+            np.savez_compressed(partial, **made)  # type: ignore[arg-type]  # the stub fears an array "allow_pickle"
+            to_disk(partial)
         return made
 
     def makers(self, makers: dict[str, Maker], stages: int) -> dict[str, Maker]:
@@ -56,7 +56,10 @@ class Kept:
 
     def clear(self) -> None:
         """Forget everything: the evaluation is finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.folder.glob("*.npz"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or another evaluation still works in it
+            self.folder.rmdir()
 
 
 def digest(*parts: Part) -> str:

@@ -69,7 +69,8 @@ class Makers:
     def translated(self, pair: Pair, chip: SceneChip, rasters: dict[str, Values]) -> Translated:
         """One chip."""
         given, real = (rasters[name] for name in pair)
-        key = (*pair, given.tobytes(), str(given.shape), chip.gsd_m, chip.number, repr(self.draws))
+        modalities = repr([self.model.modalities[name] for name in pair])
+        key = (modalities, given.tobytes(), str(given.shape), chip.gsd_m, chip.number, repr(self.draws))
         own = self.kept.arrays(key, lambda: self.sampled(pair, chip, given))
         return Translated(chip, given, real, own | self.plain(pair, given, chip.gsd_m))
 

@@ -31,6 +31,10 @@ class Speed:
     encode_s: float
     evaluation_s: float
 
+    def window_seconds(self, steps: int) -> float:
+        """Those of a whole window."""
+        return self.encode_s + steps * self.evaluation_s
+
 
 def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
     """The speed of a network here, from the cache or measured now."""
@@ -38,12 +42,14 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
         map(str, (torch.__version__, device_name(device), sha256[:16], precision, batch, torch.get_num_threads()))
     )
     cache = _cached()
-    if key in cache:
-        return Speed(**cache[key])
-    with in_use:
-        speed = measure(bundle, sha256, device, precision, batch)
-    _remember(key, speed)
-    return speed
+    if key not in cache:
+        with in_use:  # others may have waited for the same measurement
+            cache = _cached()
+            if key not in cache:
+                speed = measure(bundle, sha256, device, precision, batch)
+                _remember(key, speed)
+                return speed
+    return Speed(**cache[key])
 
 
 def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:

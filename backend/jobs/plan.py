@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cattrs
 import numpy as np
@@ -226,7 +226,7 @@ class JobPlan:
     def window_seconds(self) -> float:
         """What a window takes in the network, as measured on this machine."""
         speed = calibrated(self.bundle, self.model_sha256, self.device, self.precision, self.batch)
-        return speed.encode_s + self.sampling.steps * speed.evaluation_s
+        return speed.window_seconds(self.sampling.steps)
 
     def summary(self) -> JobSummary:
         """What the job would do, for people."""
@@ -262,6 +262,9 @@ class JobPlan:
         return plan
 
 
+Plan = TypeVar("Plan", bound=JobPlan)
+
+
 def _kind(values: dict[str, Any], usual: type[JobPlan]) -> type[JobPlan]:
     """The class of the plan in ``values``."""
     if "targets" not in values:
@@ -285,7 +288,11 @@ CONVERTER = _converter()
 
 def make_plan(job: Job) -> JobPlan:
     """The plan of a job; raises one of `backend.errors` with a sentence if it cannot be done."""
-    plan = draft_plan(job)
+    return checked(draft_plan(job))
+
+
+def checked(plan: Plan) -> Plan:
+    """The plan, if its results can be written and are not too large; else one of `backend.errors` with a sentence."""
     check_outputs(plan.result_paths, list(plan.source))
     check_size([stage.region for stage in plan.stages])
     check_space(plan)
@@ -293,7 +300,7 @@ def make_plan(job: Job) -> JobPlan:
 
 
 def draft_plan(job: Job) -> JobPlan:
-    """The plan of a job, however much it would make and wherever that would go; see `make_plan`."""
+    """The plan of a job, however much it would make and wherever that would go; see `checked`."""
     bundle = find_bundle(job.model)
     if not bundle.has_weights:
         raise ModelError(f"The model {bundle.config.id} has no weights yet: it can be trained, but not run.")
@@ -397,9 +404,14 @@ def check_space(plan: JobPlan) -> None:
     if os.stat(needs[0][0]).st_dev == os.stat(needs[1][0]).st_dev:
         needs = [(needs[0][0], needs[0][1] + needs[1][1])]
     for folder, needed in needs:
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise DiskFullError(
-                f"The job needs up to {needed / 1e9:.2f} GB of disk space in {folder}, and {free / 1e9:.2f} GB are "
-                "free. Free some space, or choose another place for the result."
-            )
+        check_free(folder, needed)
+
+
+def check_free(folder: Path, needed: float) -> None:
+    """`DiskFullError` unless so many bytes are free where a folder is."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFullError(
+            f"The job needs up to {needed / 1e9:.2f} GB of disk space in {folder}, and {free / 1e9:.2f} GB are "
+            "free. Free some space, or choose another place for the result."
+        )

@@ -24,7 +24,7 @@ def block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
     """
     local = executor_of(job) == LOCAL
     seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, 16)
-    windows = seconds / (speed.encode_s + sampling.steps * speed.evaluation_s)
+    windows = seconds / speed.window_seconds(sampling.steps)
     return max(1, min(most, round(windows**0.5)))
 
 

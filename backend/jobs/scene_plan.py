@@ -18,8 +18,7 @@ from backend.cascade.engine import Sampling
 from backend.devices import choose_device, device_name
 from backend.errors import InputError, ModelError, PlanError
 from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
-from backend.jobs.checks import check_outputs, check_size
-from backend.jobs.plan import JobPlan, Product, StagePlan, check_space, with_absolute_paths
+from backend.jobs.plan import JobPlan, Product, StagePlan, checked, with_absolute_paths
 from backend.jobs.portions import block_windows
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
 from backend.protocol import Job
@@ -136,11 +135,7 @@ class ScenePlan(JobPlan):
 
 def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
     """The plan of a request; raises one of `backend.errors` with a sentence if it cannot be done."""
-    plan = draft_scene_plan(wanted)
-    check_outputs(plan.result_paths, list(plan.source))
-    check_size([stage.region for stage in plan.stages])
-    check_space(plan)
-    return plan
+    return checked(draft_scene_plan(wanted))
 
 
 def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:

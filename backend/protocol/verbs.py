@@ -246,8 +246,8 @@ SCENE_FIELDS: Tuple[JobField, ...] = (
 )
 """How scenes are made, whether or not something of them is known."""
 
-TARGETS = JobField("targets", "choices", "Modalities to make", "What is made of the scene.", choices=MODALITIES,
-                   default=["nir"])
+TARGETS = JobField("targets", "choices", "Modalities to make",
+                   "What is made of the scene. Empty, and no others named: near infrared.", choices=MODALITIES)
 
 EXTENT_OF_SCENE = dataclasses.replace(
     FIELDS["extent"], help="Part of the first raster in its coordinates: XMIN YMIN XMAX YMAX. Empty: all of it.")
@@ -290,7 +290,8 @@ GENERATE_PAIR = Verb(
     "Makes a scene from nothing but a seed, aligned in all modalities that are chosen. What is larger than one window"
     " is made coarse first, and then finer. The result is synthetic: no such place exists.",
     (
-        dataclasses.replace(TARGETS, default=["rgb", "nir"]),
+        dataclasses.replace(
+            TARGETS, help="What the scene is made in. Empty, and no others named: RGB and near infrared."),
         JobField("output", "new_folder", "Results", "Folder for one GeoTIFF a modality: rgb.tif and so on.",
                  required=True, named=True),
         JobField("metres_per_pixel", "number", "Metres per pixel", "How much ground a pixel of the result is.",

@@ -8,22 +8,32 @@ coarse pixels.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.errors import RasterioIOError
 
 from backend.cascade.planning import stage_regions
 from backend.devices import choose_device
-from backend.errors import PlanError
+from backend.errors import ModelError, PlanError
 from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
+from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
 from backend.jobs.directory import PLAN_TAG
-from backend.jobs.plan import OVERHEAD, JobPlan, make_plan
-from backend.jobs.scene_plan import SceneInput, ScenePlan, SceneRequest, make_scene_plan
-from backend.models.bundle import Bundle, SceneModelConfig, find_bundle, find_scene_bundle
+from backend.jobs.plan import OVERHEAD, JobPlan, check_free, checked, draft_plan
+from backend.jobs.scene_plan import (
+    SceneInput,
+    ScenePlan,
+    SceneRequest,
+    check_modalities,
+    check_resolution,
+    draft_scene_plan,
+)
+from backend.models.bundle import Bundle, ModelConfig, SceneModelConfig, find_bundle, find_scene_bundle
 from backend.protocol import Job, JobResult, JobSummary
 from backend.raster.grid import Grid, Region
 from backend.scene.modality import find_modality
@@ -37,7 +47,7 @@ SPACE = 2.5
 
 @dataclass(frozen=True)
 class Work:
-    """Windows of ``tile`` pixels a side, and the seconds that they take."""
+    """Windows, and what they take."""
 
     windows: int
     evaluations: int
@@ -52,7 +62,7 @@ class LargeScene:
     first: ScenePlan
     lead: str
     stages: int
-    cascade: str
+    cascade: Bundle[ModelConfig]
 
     @property
     def grid(self) -> Grid:
@@ -64,23 +74,43 @@ class LargeScene:
         """What is translated from the lead."""
         return tuple(m for m in self.wanted.targets if m != self.lead)
 
+    @property
+    def paths(self) -> list[str]:
+        """The rasters that are wanted."""
+        return [str(Path(self.wanted.output) / f"{name}.tif") for name in self.wanted.targets]
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of these without compression, all in the coarse ones' type."""
+        return self.first.bands * np.dtype(self.first.dtype).itemsize * self.grid.height * self.grid.width
+
+    @property
+    def warnings(self) -> list[str]:
+        """What users should know of all jobs first."""
+        coarse, config = self.first.source_grid, self.first.bundle.config
+        found = [*self.first.warnings, *warnings_of(coarse, self.stages, self.cascade, None, coarse.pixel_size_m)]
+        if self.others and isinstance(config, SceneModelConfig):
+            found += check_modalities(config, [self.lead], list(self.others))
+            found += check_resolution(config, self.grid.pixel_size_m)
+        return list(dict.fromkeys(found))
+
     def run(self, run: Run) -> list[JobResult]:
         """Carry the jobs out, one after the other, but for those whose results an earlier run has left."""
         results: list[JobResult] = []
 
         def carry_out(plan: JobPlan) -> None:
             if not is_made(plan):
-                results.append(run(plan))
+                results.append(run(checked(plan)))
 
         wanted = self.wanted
         carry_out(self.first)
         finer = Job(str(Path(self.first.job.output).with_name(f"{self.lead}.tif")),
-                    str(Path(wanted.output) / f"{self.lead}.tif"), stages=self.stages, model=self.cascade,
+                    str(Path(wanted.output) / f"{self.lead}.tif"), stages=self.stages, model=str(self.cascade.folder),
                     seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
-        carry_out(make_plan(finer))
+        carry_out(draft_plan(finer))
         if self.others:
             inputs = (SceneInput(self.lead, finer.output),)
-            carry_out(make_scene_plan(dataclasses.replace(wanted, inputs=inputs, targets=self.others, grid=None)))
+            carry_out(draft_scene_plan(dataclasses.replace(wanted, inputs=inputs, targets=self.others, grid=None)))
         return results
 
     def summary(self) -> JobSummary:
@@ -88,25 +118,24 @@ class LargeScene:
         first, area = self.first.summary(), self.grid.region
         work = [Work(first.windows, first.evaluations, first.seconds), self._finer(), *self._translation(area)]
         evaluations = sum(w.evaluations for w in work)
-        size = sum(_pixel_bytes(self.first, m) for m in self.wanted.targets) * area.height * area.width
         return dataclasses.replace(
             first,
             stages=[self.grid.info()],
             windows=sum(w.windows for w in work),
             evaluations=evaluations,
             evaluations_per_pixel=evaluations * self.first.geometry.lattice.window**2 / (area.height * area.width),
-            output_bytes=size,
-            disk_bytes=int(SPACE * size),
+            output_bytes=self.output_bytes,
+            disk_bytes=int(SPACE * self.output_bytes),
             seconds=sum(w.seconds for w in work),
+            warnings=self.warnings,
         )
 
     def _finer(self) -> Work:
-        bundle = find_bundle(self.cascade)
-        network, profile, coarse = bundle.config.network, bundle.config.profile, self.first.source_grid
+        network, profile, coarse = self.cascade.config.network, self.cascade.config.profile, self.first.source_grid
         lattice = Lattice(network.tile, profile.margin, profile.ramp)
         geometry = WindowGeometry(lattice, network.scale, network.context)
         regions = stage_regions(coarse.region, coarse, self.stages, geometry)
-        return self._work(bundle, sum(map(geometry.count, regions)), profile.steps)
+        return self._work(self.cascade, sum(map(geometry.count, regions)), profile.steps)
 
     def _translation(self, area: Region) -> list[Work]:
         """Nothing, if the lead is all that is wanted."""
@@ -122,20 +151,26 @@ class LargeScene:
         """``share``: of the time that a window took when the network was calibrated."""
         sha256, device = bundle.sha256(), choose_device(self.wanted.device)
         precision, batch = fastest(bundle, sha256, device, self.wanted.precision)
-        speed = calibrated(bundle, sha256, device, precision, batch)
-        seconds = (speed.encode_s + steps * speed.evaluation_s) * share
+        seconds = calibrated(bundle, sha256, device, precision, batch).window_seconds(steps) * share
         return Work(windows, windows * steps, windows * seconds * OVERHEAD)
 
 
 def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
-    """The plan of a scene on ``grid``, which is larger than a window; `PlanError` if it cannot be made."""
-    config = find_scene_bundle(wanted.model).config
+    """The plan of a scene on ``grid``, which is larger than a window; one of `backend.errors` if it cannot be made."""
+    config, finer = find_scene_bundle(wanted.model).config, find_bundle(cascade)
+    if not finer.has_weights:
+        raise ModelError(f"The model {finer.config.id} has no weights yet: it can be trained, but not run.")
     lead = next((m for m in wanted.targets if not find_modality(m).is_map), None)
     if lead is None:
         raise PlanError("A scene larger than one window needs an image among its modalities.")
     stages = stages_from(config, grid)
     first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=coarser(grid, 4**stages))
-    return LargeScene(wanted, make_scene_plan(first), lead, stages, cascade)
+    found = LargeScene(wanted, draft_scene_plan(first), lead, stages, finer)
+    check_outputs(found.paths, [])
+    check_size([found.grid.region])
+    if not all(map(os.path.exists, found.paths)):
+        check_free(existing_folder(Path(wanted.output)), SPACE * found.output_bytes)
+    return found
 
 
 def stages_from(config: SceneModelConfig, grid: Grid) -> int:
@@ -169,8 +204,3 @@ def is_made(plan: JobPlan) -> bool:
             return None
 
     return all(hash_in(product.path) == plan.sha256 for product in plan.products)
-
-
-def _pixel_bytes(plan: ScenePlan, name: str) -> int:
-    modality = plan.modality(name)
-    return modality.band_count * (1 if modality.is_eight_bit else 4)

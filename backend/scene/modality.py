@@ -166,14 +166,14 @@ def find_modality(id_: str) -> Modality:
 def modality_as_known(id_: str, config: SceneModelConfig) -> Modality:
     """The modality as a model knows it: without its unit, if it was trained so, and with the classes that it saw.
 
-    `ModelError` if it has none of them: a file of the user describes a map of other classes under that name.
+    `ModelError` if it lacks one of them: a file of the user describes a map of other classes under that name.
     """
     found = find_modality(id_)
     if id_ in config.classes:
         seen = config.classes[id_]
         found = found.with_classes(seen)
-        if not found.classes:
+        if len(found.classes) < len(seen):
             numbers = ", ".join(map(str, seen))
-            raise ModelError(f"{found.title} has none of the classes that {config.id} was trained on ({numbers}). Give"
-                             " a map of your own a name of its own.")
+            raise ModelError(f"{found.title} lacks classes that {config.id} was trained on ({numbers}). Give a map of"
+                             " your own a name of its own.")
     return found.without_unit() if id_ in config.relative else found

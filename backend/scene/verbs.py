@@ -48,7 +48,7 @@ def translation(values: Values) -> SceneRequest:
     extent = given["extent"]
     return SceneRequest(
         inputs,
-        wanted_modalities(values, given),
+        wanted_modalities(given, ("nir",)),
         given["output"],
         extent=None if extent is None else (extent[0], extent[1], extent[2], extent[3]),
         resolution_m=given["resolution"],
@@ -77,7 +77,7 @@ def scene_from_nothing(values: Values) -> SceneRequest | LargeScene:
     given = check_fields(GENERATE_PAIR.fields, values)
     x, y = given["centre"] or (0.0, 0.0)
     grid = picture_grid(given["height"], given["width"], given["metres_per_pixel"], given["crs"], x, y)
-    wanted = SceneRequest((), wanted_modalities(values, given), given["output"], grid=grid,
+    wanted = SceneRequest((), wanted_modalities(given, ("rgb", "nir")), given["output"], grid=grid,
                           **{name: given[name] for name in OPTIONS})
     tile = find_scene_bundle(wanted.model).config.network.tile
     return large_scene(wanted, grid, given["cascade"]) if max(grid.height, grid.width) > tile else wanted
@@ -106,11 +106,9 @@ def _assignment(text: str, label: str) -> tuple[str, str]:
     return name, value
 
 
-def wanted_modalities(values: Values, given: Values) -> tuple[str, ...]:
-    """The modalities to make: the usual ones only where ``values`` name none at all."""
-    others = given["other_targets"] or []
-    named = given["targets"] if values.get("targets") or not others else []
-    return tuple(dict.fromkeys([*named, *others]))
+def wanted_modalities(given: Values, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The modalities to make, each once; the usual ones where none are named."""
+    return tuple(dict.fromkeys([*(given["targets"] or ()), *(given["other_targets"] or ())])) or usual
 
 
 def run_plan(plan: JobPlan, report: Report, check: Check) -> JobResult:

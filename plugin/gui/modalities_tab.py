@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -15,7 +16,7 @@ from qgis.PyQt.QtWidgets import QVBoxLayout, QWidget
 from ...backend.protocol import GENERATE_PAIR, TRANSLATE, JobSummary, ModelInfo, Verb
 from ..core import settings
 from ..core.backend_client import session_client
-from ..core.cost import GOOD, REFUSED, cost_of
+from ..core.cost import GOOD, REFUSED, Cost, cost_of
 from ..core.history import add_to_history
 from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
@@ -29,6 +30,30 @@ from .scene_form import SceneForm
 from .tools_row import Job, ToolsRow
 
 STATE = "modalities"
+
+
+@dataclass
+class Prospect:
+    """What is known of a job before its start: why there is none, or its cost (the last one while another is asked)."""
+
+    planner: Planner
+    reason: str = ""
+    cost: Optional[Cost] = None
+    pending: bool = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the job can be started."""
+        return not self.hindrance
+
+    @property
+    def hindrance(self) -> str:
+        """Why it cannot, in a sentence; empty if it can."""
+        if self.reason:
+            return self.reason
+        if self.pending:
+            return tr("The cost is being worked out.")
+        return self.cost.text if self.cost and self.cost.level == REFUSED else ""
 
 
 class ModalitiesTab(QWidget):
@@ -49,11 +74,8 @@ class ModalitiesTab(QWidget):
         self._models: Optional[List[ModelInfo]] = None
         self._problem = ""
         self._last: Job = None
-        self._costed: Optional[Verb] = None
         self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
-        self._planner = Planner(self)
-        self._planner.planned.connect(self._planned)
-        self._planner.refused.connect(self._tell)
+        self._prospects = {verb.name: self._prospect(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._build(canvas)
         self._band = ExtentBand(canvas)
         self.form.show_values(json.loads(settings.read(STATE, "{}")))
@@ -76,6 +98,12 @@ class ModalitiesTab(QWidget):
         self.generate_button.clicked.connect(self.generate)
         self.setLayout(above(area, self.cost_label, self.tools, self.run_box))
 
+    def _prospect(self, verb: Verb) -> Prospect:
+        planner = Planner(self)
+        planner.planned.connect(partial(self._planned, verb))
+        planner.refused.connect(partial(self._refused, verb))
+        return Prospect(planner)
+
     @property
     def runs(self) -> List[Run]:
         """The jobs of this tab that run or wait."""
@@ -88,58 +116,67 @@ class ModalitiesTab(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the extent on the map, whether a job can be started, what it costs, and else why not."""
+        """Show the extent on the map, and what can be started at which cost; that is asked anew."""
         lead = self.form.lead()
         if lead and self.isVisible():
             self._band.show(self.form.extent(), lead.crs())
         else:
             self._band.clear()
-        reason = self._why_not(TRANSLATE, self.form.translate_parameters())
-        nothing = self._why_not(GENERATE_PAIR, self.form.generate_parameters())
-        self.run_box.set_ready(not reason, reason or tr("Make the ticked modalities from what is known."))
-        self.generate_button.setEnabled(not nothing)
-        self.generate_button.setToolTip(nothing or tr("Make an invented scene of {} × {} px in the ticked modalities, "
-                                                      "at the middle of the map.").format(
-            self.form.width_box.value(), self.form.height_box.value()))
-        verb, parameters = self._shown()
-        if self.isVisible() and not (reason if verb is TRANSLATE else nothing):
-            self._planner.plan(partial(ask_scene_plan, verb, parameters))
+        for verb in (TRANSLATE, GENERATE_PAIR):
+            self._look_at(verb)
+        self._show_prospects()
+
+    def _parameters(self, verb: Verb) -> Dict[str, Any]:
+        """What the form says to an algorithm."""
+        found = self.form.translate_parameters() if verb is TRANSLATE else self.form.generate_parameters()
+        return {**found, "OUTPUT": self.form.output_folder()}
+
+    def _look_at(self, verb: Verb) -> None:
+        """Learn whether a job can be started; if so, its last cost stays until there is another."""
+        prospect = self._prospects[verb.name]
+        prospect.reason = self._why_not(verb)
+        prospect.pending = not prospect.reason
+        if prospect.reason or not self.isVisible():
+            prospect.planner.drop()
         else:
-            self._planner.drop()
-            self._costed = None
-        if self._costed is not verb:  # else the last cost stays until there is another
-            self.cost_label.tell(reason, GOOD)
+            prospect.planner.plan(partial(ask_scene_plan, verb, self._parameters(verb)))
+        if prospect.reason:
+            prospect.cost = None
 
-    def _shown(self) -> Tuple[Verb, Dict[str, Any]]:
-        """What the form says most likely: a translation of what is known, else a scene from nothing."""
-        verb = TRANSLATE if self.form.lead() else GENERATE_PAIR
-        parameters = self.form.translate_parameters() if self.form.lead() else self.form.generate_parameters()
-        return verb, {**parameters, "OUTPUT": self.form.output_folder()}
+    def _planned(self, verb: Verb, summary: JobSummary, tiles: int) -> None:
+        self._learnt(verb, cost_of(summary, settings.limits()))
 
-    def _planned(self, summary: JobSummary, tiles: int) -> None:
-        cost = cost_of(summary, settings.limits())
-        self._tell(cost.text, cost.level)
+    def _refused(self, verb: Verb, sentence: str) -> None:
+        self._learnt(verb, Cost(sentence, REFUSED))
 
-    def _tell(self, text: str, level: str = REFUSED) -> None:
-        """The cost of what the form shows, or why it cannot be done."""
-        self._costed = self._shown()[0]
-        if self._costed is TRANSLATE:
-            self.cost_label.tell(text, level)
-            if level == REFUSED:
-                self.run_box.set_ready(False, text)
-            return
-        reason = self._why_not(TRANSLATE, self.form.translate_parameters())
-        self.cost_label.tell("\n".join([reason, tr("From nothing: {}").format(text)]), level)
-        if level == REFUSED:
-            self.generate_button.setEnabled(False)
-            self.generate_button.setToolTip(text)
+    def _learnt(self, verb: Verb, cost: Cost) -> None:
+        prospect = self._prospects[verb.name]
+        prospect.cost, prospect.pending = cost, False
+        self._show_prospects()
 
-    def _why_not(self, verb: Verb, parameters: Dict[str, Any]) -> str:
+    def _show_prospects(self) -> None:
+        """The buttons of both jobs, and the cost of that which the form says most likely."""
+        known, nothing = self._prospects[TRANSLATE.name], self._prospects[GENERATE_PAIR.name]
+        self.run_box.set_ready(known.is_ready, known.hindrance or tr("Make the ticked modalities from what is known."))
+        self.generate_button.setEnabled(nothing.is_ready)
+        self.generate_button.setToolTip(
+            nothing.hindrance or tr("Make an invented scene of {} × {} px in the ticked modalities, at the middle of "
+                                    "the map.").format(self.form.width_box.value(), self.form.height_box.value()))
+        cost = known.cost if self.form.lead() else nothing.cost
+        if self.form.lead():
+            text = known.reason or (cost.text if cost else "")
+        else:
+            told = [tr("From nothing: {}").format(cost.text)] if cost else []
+            text = "\n".join([known.reason, *told])
+        self.cost_label.tell(text, cost.level if cost else GOOD)
+
+    def _why_not(self, verb: Verb) -> str:
         if self._problem and self._models is None:
             return self._problem
-        folder = self.form.output_folder()
-        reason = why_not(self._algorithms[verb.name], {**parameters, "OUTPUT": folder}, self._models)
-        there = in_the_way(folder, parameters["TARGETS"], [path for run in self.runs for path in run.writes])
+        parameters = self._parameters(verb)
+        reason = why_not(self._algorithms[verb.name], parameters, self._models)
+        taken = [path for run in self.runs for path in run.writes]
+        there = in_the_way(parameters["OUTPUT"], parameters["TARGETS"], taken)
         if not reason and there:
             return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
         return reason
@@ -149,21 +186,22 @@ class ModalitiesTab(QWidget):
         lead = self.form.lead()
         if lead:
             name = tr("{} – modalities, seed {}").format(lead.name(), self.form.seed())
-            self._start(TRANSLATE, self.form.translate_parameters(), name, lead)
+            self._start(TRANSLATE, name, lead)
 
     def generate(self) -> None:
         """Make a scene from nothing."""
         name = tr("Scene from nothing, seed {}").format(self.form.seed())
-        self._start(GENERATE_PAIR, self.form.generate_parameters(), name, None)
+        self._start(GENERATE_PAIR, name, None)
 
-    def _start(self, verb: Verb, parameters: Dict[str, Any], name: str, lead: Optional[QgsRasterLayer]) -> None:
-        if self._why_not(verb, parameters):
+    def _start(self, verb: Verb, name: str, lead: Optional[QgsRasterLayer]) -> None:
+        if self._why_not(verb):
             self.refresh()
             return
-        self._last = scene_algorithm(verb), {**parameters, "OUTPUT": self.form.output_folder()}
+        parameters = self._parameters(verb)
+        self._last = scene_algorithm(verb), parameters
         add_to_history(*self._last)
-        run = Run(scene_algorithm(verb), self._last[1])
-        run.writes = written_by(self.form.output_folder(), parameters["TARGETS"])
+        run = Run(scene_algorithm(verb), parameters)
+        run.writes = written_by(parameters["OUTPUT"], parameters["TARGETS"])
         run.feedback.said.connect(self.said)
         self.run_box.follow(run)
         run.finished.connect(partial(self._finished, run, name, lead))
@@ -192,8 +230,8 @@ class ModalitiesTab(QWidget):
         """What is copied: the last run, else what the form says."""
         if self._last:
             return self._last
-        verb, parameters = self._shown()
-        return self._algorithms[verb.name], parameters
+        verb = TRANSLATE if self.form.lead() else GENERATE_PAIR
+        return self._algorithms[verb.name], self._parameters(verb)
 
     def showEvent(self, event: QShowEvent) -> None:
         """Learn which models there are."""
@@ -207,7 +245,8 @@ class ModalitiesTab(QWidget):
         """Take the extent off the map; nobody sees what a job would cost."""
         super().hideEvent(event)
         self._band.clear()
-        self._planner.drop()
+        for prospect in self._prospects.values():
+            prospect.planner.drop()
 
     def _models_unknown(self, sentence: str) -> None:
         self._problem = sentence
@@ -219,7 +258,8 @@ class ModalitiesTab(QWidget):
 
     def close_for_good(self) -> None:
         """Stop runs (what is finished stays) and take everything off the map."""
-        self._planner.drop()
+        for prospect in self._prospects.values():
+            prospect.planner.drop()
         for run in self.runs:
             run.abandon(keep=True)
         self._band.remove()

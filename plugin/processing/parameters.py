@@ -104,7 +104,7 @@ def _choice(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
 
 def _choices(field: JobField, parent: str) -> QgsProcessingParameterDefinition:
     return QgsProcessingParameterEnum(field.parameter, tr(field.label), options=list(field.choices), allowMultiple=True,
-                                      defaultValue=field.default, usesStaticStrings=True)
+                                      defaultValue=field.default, optional=not field.required, usesStaticStrings=True)
 
 
 def _text(field: JobField, parent: str) -> QgsProcessingParameterDefinition:

@@ -22,6 +22,7 @@ from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.spectral_prior import SpectralPrior, band_members, cosines
 from backend.models.vae import PrincipalBlocks
 from backend.progress import go_on, silent
+from backend.protocol import TRANSLATE, check_fields
 from backend.raster.grid import Region
 from backend.raster.source import Pixels, RasterSource
 from backend.scene.drawing import draw_map
@@ -85,9 +86,9 @@ def test_a_map_of_other_classes_under_a_known_name_is_refused(tmp_path, monkeypa
     (tmp_path / "modalities").mkdir()
     (tmp_path / "modalities" / "osm.toml").write_text(
         '[[modality]]\nid = "osm"\ntitle = "Land use"\nkind = "classes"\n'
-        '[[modality.class]]\nvalue = 40\nname = "field"\ncolour = "#ffff00"\n'
+        '[[modality.class]]\nvalue = 1\nname = "field"\ncolour = "#ffff00"\n'
     )
-    with pytest.raises(ModelError, match=r"Land use has none of the classes that .* \(0, 1\)"):
+    with pytest.raises(ModelError, match=r"Land use lacks classes that .* \(0, 1\)"):
         modality_as_known("osm", config)
 
 
@@ -523,9 +524,10 @@ def test_a_dry_run_tells_the_cost_of_what_is_then_done(rgb, scene_model, small_m
     scene = ["generate-pair", "--targets", "rgb", "nir", "pan", "--metres-per-pixel", "5", "--cascade",
              str(small_model.folder), *common]
     cases = {
-        "known": (["translate", "--rgb", rgb, "--targets", "nir", "pan", *common], (150, 170), 2),
+        "known": (["translate", "--rgb", rgb, "--targets", "nir", "pan", "--extent", "500100", "4999500",
+                  "500500", "4999900", *common], (40, 40), 2),
         "window": ([*scene, "--width", "64", "--height", "48"], (48, 64), 5),
-        "large": ([*scene, "--width", "160", "--height", "128"], (128, 160), 5),
+        "large": ([*scene, "--width", "80", "--height", "72"], (72, 80), 5),
     }
     for name, (arguments, shape, bands) in cases.items():
         arguments += ["--output", str(tmp_path / name)]
@@ -540,7 +542,7 @@ def test_a_dry_run_tells_the_cost_of_what_is_then_done(rgb, scene_model, small_m
 
 
 def test_a_large_scene_goes_on_where_it_was_stopped(scene_model, small_model, tmp_path):
-    values = {"targets": ["rgb", "nir"], "metres_per_pixel": 5, "width": 160, "height": 128, "device": "cpu",
+    values = {"targets": ["rgb", "nir"], "metres_per_pixel": 5, "width": 80, "height": 72, "steps": 1, "device": "cpu",
               "precision": "float32", "model": str(scene_model.folder), "cascade": str(small_model.folder)}
     made = {name: {**values, "output": str(tmp_path / name)} for name in ("whole", "halted")}
 
@@ -560,11 +562,33 @@ def test_a_large_scene_goes_on_where_it_was_stopped(scene_model, small_model, tm
     assert generate_pair({**made["halted"], "seed": 7}, silent, go_on)["evaluations"] == needed
 
 
+def test_a_large_scene_that_cannot_be_made_is_refused_before_the_first_job(scene_model, small_model, tmp_path, capsys):
+    common = ["generate-pair", "--metres-per-pixel", "5", "--width", "160", "--height", "128", "--model",
+              str(scene_model.folder), "--device", "cpu", "--output", str(tmp_path / "out")]
+    small = ["--cascade", str(small_model.folder)]
+    (tmp_path / "out" / "nir.tif").mkdir(parents=True)
+    for arguments, sentence in (
+        (["--cascade", "metaearth-600m"], "has no weights"),
+        ([*small, "--targets", "rgb", "nir"], "nir.tif is a folder"),
+        ([*small, "--targets", "pan", "rgb", "--width", "60000", "--height", "60000"],
+         "Make a smaller scene"),
+    ):
+        for how in ([], ["--dry-run"]):
+            assert main([*common, *arguments, *how]) == 1
+            assert sentence in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["nir.tif"]
+    zero_shot = [*common[:-1], str(tmp_path / "new"), *small, "--targets", "nir", "pan", "--dry-run"]
+    assert main(zero_shot) == 0
+    assert any("zero-shot" in warning for warning in json.loads(capsys.readouterr().out)["warnings"])
+
+
 def test_the_usual_modalities_are_made_only_where_none_are_named():
-    assert wanted_modalities({}, {"targets": ["nir"], "other_targets": None}) == ("nir",)
-    assert wanted_modalities({}, {"targets": ["nir"], "other_targets": ["dem"]}) == ("dem",)
-    named = {"targets": ["rgb"], "other_targets": ["dem"]}
-    assert wanted_modalities(named, named) == ("rgb", "dem")
+    def wanted(**values):
+        return wanted_modalities(check_fields(TRANSLATE.fields, {"output": "o", **values}), ("nir",))
+
+    assert wanted() == wanted(targets=[]) == ("nir",)
+    assert wanted(other_targets="dem") == ("dem",)
+    assert wanted(targets=["rgb"], other_targets=["dem", "rgb"]) == ("rgb", "dem")
 
 
 def test_windows_are_the_same_in_any_company(scene_model):

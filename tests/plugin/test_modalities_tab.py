@@ -25,7 +25,7 @@ CPU = {"DEVICE": "cpu", "PRECISION": "float32"}
 def tab(dock, layer):
     dock.tabs.setCurrentIndex(1)
     tab = dock.modalities
-    tab.form.show_values({"MODEL": "tiny-mm", "SEED": 4, "TARGETS": ["nir"], **CPU})
+    tab.form.show_values({"MODEL": "tiny-mm", "SEED": 4, "TARGETS": ["nir"], "WIDTH": 64, "HEIGHT": 64, **CPU})
     dock.show_layer(layer)
     events_until(lambda: tab.run_box.run_button.isEnabled())
     return tab
@@ -46,13 +46,19 @@ def group(name):
     return [node.layer() for node in found.findLayers()] if found else []
 
 
+def click(button):
+    """Click once the cost is known."""
+    events_until(button.isEnabled)
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
 def long_job(tab, window, tmp_path):
     """Minutes of work for the tiny model."""
     layer = show(window, write_raster(tmp_path / "large.tif", 240), "large")
     tab.form.layer_boxes["rgb"].setLayer(layer)
     tab.form.output_box.setFilePath(str(tmp_path / "results"))
     tab.form.advanced.set_values({"STEPS": 900, **CPU})
-    QTest.mouseClick(tab.run_box.run_button, Qt.MouseButton.LeftButton)
+    click(tab.run_box.run_button)
     events_until(lambda: "windows" in tab.run_box.label.text())
 
 
@@ -73,7 +79,7 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(dock, tab, layer):
     added = []
     dock.results_added.connect(lambda layers, source: added.append((layers, source)))
     QTest.mouseClick(tab.form.target_boxes["osm"], Qt.MouseButton.LeftButton, pos=QPoint(8, 8))
-    QTest.mouseClick(tab.run_box.run_button, Qt.MouseButton.LeftButton)
+    click(tab.run_box.run_button)
     assert ended(tab).startswith("Done: 2 layers in the group scene – modalities, seed 4.")
     made = group("scene – modalities, seed 4")
     assert [found.name() for found in made] == [
@@ -81,7 +87,7 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(dock, tab, layer):
     assert all(found.extent() == layer.extent() and found.width() == layer.width() for found in made)
     assert all("synthetic" in found.metadata().keywords()["metaearth"] for found in made)
     assert added == [(made[::-1], layer)] and dock.source() is layer
-    assert tab.form.seed() == 4 and tab.run_box.run_button.isEnabled()
+    assert tab.form.seed() == 4 and events_until(tab.run_box.run_button.isEnabled)
 
 
 def test_the_tab_asks_for_what_the_toolbox_would(tab, layer):
@@ -121,7 +127,7 @@ def test_the_cost_is_told_before_the_start_and_limits_hold(tab, limit_gigabytes)
     limit_gigabytes(200.0)
     tab.form.changed.emit()
     events_until(lambda: tab.cost_label.text().startswith("48 × 48 px of 10 m"))
-    assert tab.cost_label.isVisible() and tab.run_box.run_button.isEnabled()
+    assert tab.cost_label.isVisible() and events_until(tab.run_box.run_button.isEnabled)
     limit_gigabytes(1e-6)
     tab.form.changed.emit()
     events_until(lambda: "The limit in the options" in tab.cost_label.text())
@@ -144,7 +150,7 @@ def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
 
 def test_a_scene_from_nothing_lies_at_the_middle_of_the_map(tab, window):
     tab.form.show_values({"TARGETS": ["rgb", "sar"], "WIDTH": 64, "HEIGHT": 48, "METRES_PER_PIXEL": 5})
-    QTest.mouseClick(tab.generate_button, Qt.MouseButton.LeftButton)
+    click(tab.generate_button)
     assert ended(tab).startswith("Done: 2 layers")
     rgb, sar = group("Scene from nothing, seed 4")
     assert (rgb.bandCount(), sar.bandCount()) == (3, 1) and rgb.extent() == sar.extent()
@@ -166,7 +172,8 @@ def test_what_cannot_run_says_why(tab, change, sentence):
 
 def test_from_nothing_needs_no_layer(tab):
     tab.form.layer_boxes["rgb"].setLayer(None)
-    assert tab.generate_button.isEnabled() and not tab.run_box.run_button.isEnabled()
+    events_until(tab.generate_button.isEnabled)
+    assert not tab.run_box.run_button.isEnabled()
     tab.form.target_boxes["nir"].setChecked(False)
     assert not tab.generate_button.isEnabled() and "Tick at least one" in tab.generate_button.toolTip()
 
@@ -188,7 +195,9 @@ def test_models_are_offered_by_what_they_do(dock, tab, module):
     assert tab.cost_label.text() == "The model c was not trained on: Near infrared."
     assert not tab.generate_button.isEnabled()
     tab.form.show_values({"TARGETS": ["osm"]})
-    assert tab.run_box.run_button.isEnabled() and tab.generate_button.isEnabled()
+    buttons = (tab.run_box.run_button, tab.generate_button)
+    assert ["worked out" in button.toolTip() for button in buttons] == [True, True]
+    events_until(lambda: all("There is no model" in button.toolTip() for button in buttons))
 
 
 def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window, tmp_path):
@@ -240,15 +249,16 @@ def test_jobs_of_both_tabs_wait_for_each_other(dock, tab):
     assert tab.run_box.label.text().startswith("Done") and dock.run_box.label.text().startswith("Done")
 
 
-def test_an_error_is_a_sentence(dock, tab, window, layer, tmp_path):
+def test_an_error_is_a_sentence_before_the_start_and_after_it(dock, tab, tmp_path):
     told = []
     tab.failed.connect(told.append)
-    Path(layer.source()).write_bytes(b"nothing")
     tab.form.output_box.setFilePath(str(tmp_path / "results"))
     tab.form.advanced.set_values({**CPU, "BAND_CHOICE": "rgb=9,2,1"})
+    events_until(lambda: "Band 9 was asked for" in tab.cost_label.text())
+    assert not tab.run_box.run_button.isEnabled() and tab.cost_label.text() == tab.run_box.run_button.toolTip()
     tab.translate()
-    events_until(lambda: told or tab.cost_label.text())
-    assert (told or [tab.cost_label.text()])[0].endswith(".")
+    events_until(lambda: told)
+    assert "Band 9 was asked for" in told[0] and told[0].endswith(".")
 
 
 def test_the_extent_is_framed_on_the_map_for_the_tab_in_front(dock, tab, layer):
@@ -302,6 +312,7 @@ def test_the_keyboard_ticks_and_starts(tab):
     assert tab.form.targets() == ["nir", "sar"]
     QTest.keyClick(tab.form.seed_row.dice, Qt.Key.Key_Space)
     assert tab.form.seed() != 4
+    events_until(tab.run_box.run_button.isEnabled)
     QTest.keyClick(tab.run_box.run_button, Qt.Key.Key_Space)
     assert len(tab.runs) == 1
     assert ended(tab).startswith("Done: 2 layers")

@@ -128,7 +128,6 @@ def facts(settings: ModalitySettings, makers: Makers) -> dict[str, Any]:
         "steps": engine.steps,
         "degree of the regression": settings.regression,
         "seed": settings.seed,
-        "evaluations": engine.evaluations,
     }
 
 
