@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess  # nosec B404 - runs uv and the backend's Python
 import sys
 import threading
@@ -19,7 +20,7 @@ import time
 import urllib.parse
 import urllib.request
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional
@@ -212,7 +213,7 @@ class Setup:
         """The lines that a program has written; `SetupError` with its last ones if it failed."""
         process = subprocess.Popen(command, cwd=self.home, env=self._variables(), text=True,  # nosec B603 - our words
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   encoding="utf-8", errors="replace", creationflags=NO_WINDOW)
+                                   encoding="utf-8", errors="replace", creationflags=NO_WINDOW, start_new_session=True)
         watcher = threading.Thread(target=self._watch, args=(process,), daemon=True)
         watcher.start()
         lines = []
@@ -221,7 +222,7 @@ class Setup:
                 lines.append(line.rstrip())
                 self.tell(line)
         except BaseException:
-            process.kill()
+            kill_all(process)
             raise
         finally:
             status = process.wait()
@@ -235,7 +236,7 @@ class Setup:
         """Kill a program that says nothing for long when the user stops the set-up."""
         while process.poll() is None:
             if self.cancelled():
-                process.kill()
+                kill_all(process)
             time.sleep(WATCH_SECONDS)
 
     def _variables(self) -> Dict[str, str]:
@@ -244,6 +245,15 @@ class Setup:
         cache = self.home / "cache" / "uv"
         return {**kept, "UV_CACHE_DIR": str(cache), "UV_PYTHON_INSTALL_DIR": str(self.home / "python"),
                 "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """Kill a program with whatever it has started, which would go on and hold its output open; Windows: it alone."""
+    if os.name != "posix":
+        process.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def remove(home: Path) -> None:

@@ -81,9 +81,13 @@ def test_a_program_that_fails_or_is_stopped_is_told(installation, tmp_path):
     setup = installation.Setup(CHECKOUT, tmp_path, None, lambda line: None)
     with pytest.raises(installation.SetupError, match="no such luck"):
         setup._do(["sh", "-c", "echo no such luck; exit 3"])
-    setup.cancelled = lambda: True
+    said = []
+    setup.say, setup.cancelled = said.append, lambda: bool(said)
     with pytest.raises(installation.SetupCancelled):
-        setup._do(["sh", "-c", "echo begun; sleep 60"])
+        setup._do(["sh", "-c", "sleep 600 & echo $!; wait"])
+    # what the program has started ends with it; else its output would stay open for ten minutes
+    state = subprocess.run(["ps", "-o", "stat=", "-p", said[0]], capture_output=True, text=True, check=False).stdout
+    assert state.strip()[:1] in ("", "Z")
 
 
 def test_an_unfinished_or_old_environment_is_known(module, installation, tmp_path):
