@@ -114,3 +114,16 @@ from .verbs import (
     Output,
     Verb,
 )
+
+__all__ = [  # noqa: RUF022 - in plain alphabetical order
+    "ANCHOR_STEP", "ANCHOR_TAG", "AUGMENT", "CAMERA_FIELDS", "CANCELLED", "CASCADE", "ClusterInfo", "DEFAULT_MODEL",
+    "DEFAULT_SCENE_MODEL", "Diagnosis", "EMBED", "EMPTY_ENDS", "ENGINE_VERSION", "EVALUATE", "EXTENT_OF_SCENE",
+    "FIELDS", "FLYTHROUGH", "FieldError", "GENERATE_PAIR", "GridInfo", "Handshake", "INTERNAL_ERROR",
+    "INVALID_PARAMS", "INVALID_REQUEST", "JOB_FAILED", "JOB_FIELDS", "JOB_FOLDER", "JOB_METHODS", "Job", "JobField",
+    "JobResult", "JobSummary", "MAX_SEED", "METHOD_NOT_FOUND", "MODALITIES", "MODALITY_TITLES", "ModelInfo",
+    "Models", "OWNER_FILE", "Output", "PLACE", "PLAN_FILE", "PREPARE", "PROTOCOLS", "PROTOCOL_VERSION", "Progress",
+    "RASTER_DRIVERS", "READING_FIELDS", "RESOLUTION_OF_SCENE", "RasterInfo", "SCENE", "SCENE_FIELDS", "TARGETS",
+    "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb", "WORLD_FIELDS",
+    "check_fields", "data_home", "decode", "default_job_folder", "encode", "error_response", "notification",
+    "request", "response", "stage_paths", "statistics_paths", "unfinished_folder",
+]
