@@ -110,13 +110,13 @@ def test_a_resolution_finer_than_the_imagery_is_refused_with_a_reason(scene, tmp
 def test_neighbours_are_never_in_different_splits(make_raster, tmp_path):
     rng = np.random.default_rng(0)
     source = make_raster(values=rng.integers(0, 256, (3, 640, 640)))
-    facts = prepare(wanted(source, tmp_path, cell_km=1.0, halvings=1), 1, silent, keep_on)
+    told = prepare(wanted(source, tmp_path, cell_km=1.0, halvings=1), 1, silent, keep_on)
     boxes = {
-        split: [(*np.array(chips.facts(i)["window"]) * chips.records[i].gsd_m, chips.records[i].gsd_m * 16)
-                for i in range(len(chips))]
+        split: [(*(np.array(facts["window"]) * record.gsd_m).tolist(), record.gsd_m * 16)
+                for facts, record in zip(chips.all_facts(), chips.records)]
         for split, chips in chips_of(tmp_path / "set").items()
     }
-    assert all(boxes.values()) and facts["dropped"]["between splits"] > 0
+    assert all(boxes.values()) and told["dropped"]["between splits"] > 0
     for one, other in combinations(SPLITS, 2):
         for top, left, side in boxes[one]:
             for top2, left2, side2 in boxes[other]:
