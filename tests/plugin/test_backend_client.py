@@ -7,7 +7,10 @@ from qgis_support import CHECKOUT, backend_children, is_running, wait_for, write
 
 @pytest.fixture
 def backend(module):
-    return module("plugin.core.backend_client")
+    """The module, while no other file's tests have a backend."""
+    found = module("plugin.core.backend_client")
+    found.close_session_client()
+    return found
 
 
 @pytest.fixture
