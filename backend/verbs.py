@@ -7,13 +7,13 @@ are a `FieldError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from backend.errors import PlanError
 from backend.progress import Check, Report
-from backend.protocol import JobSummary
+from backend.protocol import VERBS, JobSummary
 
 MODULES = {
     "view": "backend.world.verbs",
@@ -29,21 +29,18 @@ MODULES = {
 }
 """Where each verb's function of its name is; loaded when it is called."""
 
-PLANNED = {"translate": "plan_translate", "generate-pair": "plan_generate_pair"}
-"""The functions in the same modules that tell what a verb would do and cost, without doing it."""
-
 
 def run_verb(name: str, values: dict[str, Any], report: Report, check: Check) -> dict[str, Any]:
     """What a verb tells of its outcome."""
-    return _function(name, MODULES, name.replace("-", "_"))(values, report, check)
+    return _function(name, list(MODULES))(values, report, check)
 
 
 def plan_verb(name: str, values: dict[str, Any]) -> JobSummary:
-    """What a verb would do and cost, of those whose cost is known beforehand."""
-    return _function(name, PLANNED, PLANNED.get(name, ""))(values)
+    """What a verb would do and cost, of those that are ``planned``: told by the function plan_VERB."""
+    return _function(name, [verb.name for verb in VERBS.values() if verb.planned], "plan_")(values)
 
 
-def _function(name: str, known: Iterable[str], function: str) -> Callable[..., Any]:
+def _function(name: str, known: list[str], prefix: str = "") -> Callable[..., Any]:
     if name not in known:
         raise PlanError(f"There is no verb {name!r}; known: {', '.join(known)}.")
-    return getattr(import_module(MODULES[name]), function)
+    return getattr(import_module(MODULES[name]), prefix + name.replace("-", "_"))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backend.errors import OutputError, PlanError
+from backend.errors import DiskFullError, OutputError, PlanError
 from backend.models.bundle import Bundle
 from backend.raster.grid import Grid, Region, pixel_sides_m
+
+if TYPE_CHECKING:
+    from backend.jobs.plan import JobPlan
 
 MAX_PIXELS = 400_000_000_000
 
@@ -65,3 +70,26 @@ def check_outputs(paths: list[str], sources: list[str]) -> None:
         folder = existing_folder(Path(path).parent)
         if not os.access(folder, os.W_OK):
             raise OutputError(f"Nothing can be written in {folder}; choose another place for the result.")
+
+
+def check_space(plan: JobPlan) -> None:
+    """`DiskFullError` unless results and unfinished work fit on their disks; what is finished already is counted."""
+    finished = sum(f.stat().st_size for f in plan.folder.glob("blocks/*/*/*") if f.is_file())
+    needs = [
+        (existing_folder(Path(plan.job.output)), plan.result_bytes),
+        (existing_folder(plan.folder), max(0, plan.block_bytes - finished)),
+    ]
+    if os.stat(needs[0][0]).st_dev == os.stat(needs[1][0]).st_dev:
+        needs = [(needs[0][0], needs[0][1] + needs[1][1])]
+    for folder, needed in needs:
+        check_free(folder, needed)
+
+
+def check_free(folder: Path, needed: float) -> None:
+    """`DiskFullError` unless so many bytes are free where a folder is."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFullError(
+            f"The job needs up to {needed / 1e9:.2f} GB of disk space in {folder}, and {free / 1e9:.2f} GB are "
+            "free. Free some space, or choose another place for the result."
+        )

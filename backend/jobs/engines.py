@@ -6,7 +6,6 @@ import torch
 
 from backend.cascade.engine import Engine, Sampling
 from backend.devices import choose_device
-from backend.errors import ModelError
 from backend.jobs.calibration import fastest
 from backend.models.bundle import Bundle, SceneModelConfig
 from backend.scene.engine import SceneEngine
@@ -27,8 +26,7 @@ def open_scene_engine(
     bundle: Bundle[SceneModelConfig], device: str = "auto", precision: str = "auto", steps: int | None = None
 ) -> SceneEngine:
     """MetaEarth-MM with its own number of steps, or another; `ModelError` if it has no weights."""
-    if not bundle.has_weights:
-        raise ModelError(f"The model {bundle.config.id} has no weights yet: it can be trained, but not run.")
+    bundle.need_weights()
     sha256, chosen = bundle.sha256(), choose_device(device)
     name, _ = fastest(bundle, sha256, chosen, precision)
     return SceneEngine(bundle, sha256, steps or bundle.config.profile.steps, chosen, getattr(torch, name))

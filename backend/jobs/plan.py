@@ -21,9 +21,9 @@ from rasterio.crs import CRS
 from backend.cascade.engine import Sampling
 from backend.cascade.planning import stage_regions, stages_for
 from backend.devices import choose_device, device_name
-from backend.errors import DiskFullError, ModelError, PlanError
+from backend.errors import PlanError
 from backend.jobs.calibration import calibrated, fastest
-from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
+from backend.jobs.checks import check_outputs, check_size, check_space, existing_folder, warnings_of
 from backend.jobs.portions import block_windows
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
@@ -302,8 +302,7 @@ def checked(plan: Plan) -> Plan:
 def draft_plan(job: Job) -> JobPlan:
     """The plan of a job, however much it would make and wherever that would go; see `checked`."""
     bundle = find_bundle(job.model)
-    if not bundle.has_weights:
-        raise ModelError(f"The model {bundle.config.id} has no weights yet: it can be trained, but not run.")
+    bundle.need_weights()
     network, profile = bundle.config.network, bundle.config.profile
     with RasterSource(job.input, job.bands, job.source_resolution) as source:
         native_m = source.grid.pixel_size_m
@@ -392,26 +391,3 @@ def _sampling(job: Job, bundle: Bundle) -> Sampling:
     sampler = profile.sampler if job.sampler == "auto" else job.sampler
     usual = profile.steps if sampler == profile.sampler else 50 if sampler == "ddim" else 12
     return Sampling(sampler, job.steps or usual)
-
-
-def check_space(plan: JobPlan) -> None:
-    """`DiskFullError` unless results and unfinished work fit on their disks; what is finished already is counted."""
-    finished = sum(f.stat().st_size for f in plan.folder.glob("blocks/*/*/*") if f.is_file())
-    needs = [
-        (existing_folder(Path(plan.job.output)), plan.result_bytes),
-        (existing_folder(plan.folder), max(0, plan.block_bytes - finished)),
-    ]
-    if os.stat(needs[0][0]).st_dev == os.stat(needs[1][0]).st_dev:
-        needs = [(needs[0][0], needs[0][1] + needs[1][1])]
-    for folder, needed in needs:
-        check_free(folder, needed)
-
-
-def check_free(folder: Path, needed: float) -> None:
-    """`DiskFullError` unless so many bytes are free where a folder is."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskFullError(
-            f"The job needs up to {needed / 1e9:.2f} GB of disk space in {folder}, and {free / 1e9:.2f} GB are "
-            "free. Free some space, or choose another place for the result."
-        )

@@ -186,6 +186,11 @@ class Bundle(Generic[Config]):
         """A bundle without weights can only be trained."""
         return self.weights.is_file()
 
+    def need_weights(self) -> None:
+        """`ModelError` if there are none."""
+        if not self.has_weights:
+            raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
+
     def sha256(self) -> str:
         """SHA-256 of configuration and weights together, in hexadecimal."""
         return sha256_of(self.folder / CONFIG, self.weights)
@@ -201,8 +206,7 @@ class Bundle(Generic[Config]):
 
     def load(self, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         """The network with its weights, in evaluation mode; names, shapes and finiteness are checked first."""
-        if not self.has_weights:
-            raise ModelError(f"The model {self.config.id} has no weights yet: it can be trained, but not run.")
+        self.need_weights()
         with torch.device("meta"):
             network = build_any(self.config)
         state = read_weights(self.weights, {k: tuple(v.shape) for k, v in network.state_dict().items()})

@@ -32,7 +32,6 @@ resumed; without it they do if the job names its folder.
 """
 
 from .fields import (
-    EMPTY_ENDS,
     FieldError,
     JobField,
     check_fields,
@@ -90,11 +89,9 @@ from .messages import (
 )
 from .verbs import (
     AUGMENT,
-    CAMERA_FIELDS,
     DEFAULT_SCENE_MODEL,
     EMBED,
     EVALUATE,
-    EXTENT_OF_SCENE,
     FLYTHROUGH,
     GENERATE_PAIR,
     MODALITIES,
@@ -102,9 +99,6 @@ from .verbs import (
     PLACE,
     PREPARE,
     PROTOCOLS,
-    READING_FIELDS,
-    RESOLUTION_OF_SCENE,
-    SCENE_FIELDS,
     TARGETS,
     TRAIN,
     TRANSLATE,
@@ -116,14 +110,13 @@ from .verbs import (
 )
 
 __all__ = [  # noqa: RUF022 - in plain alphabetical order
-    "ANCHOR_STEP", "ANCHOR_TAG", "AUGMENT", "CAMERA_FIELDS", "CANCELLED", "CASCADE", "ClusterInfo", "DEFAULT_MODEL",
-    "DEFAULT_SCENE_MODEL", "Diagnosis", "EMBED", "EMPTY_ENDS", "ENGINE_VERSION", "EVALUATE", "EXTENT_OF_SCENE",
-    "FIELDS", "FLYTHROUGH", "FieldError", "GENERATE_PAIR", "GridInfo", "Handshake", "INTERNAL_ERROR",
-    "INVALID_PARAMS", "INVALID_REQUEST", "JOB_FAILED", "JOB_FIELDS", "JOB_FOLDER", "JOB_METHODS", "Job", "JobField",
-    "JobResult", "JobSummary", "MAX_SEED", "METHOD_NOT_FOUND", "MODALITIES", "MODALITY_TITLES", "ModelInfo",
-    "Models", "OWNER_FILE", "Output", "PLACE", "PLAN_FILE", "PREPARE", "PROTOCOLS", "PROTOCOL_VERSION", "Progress",
-    "RASTER_DRIVERS", "READING_FIELDS", "RESOLUTION_OF_SCENE", "RasterInfo", "SCENE", "SCENE_FIELDS", "TARGETS",
-    "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb", "WORLD_FIELDS",
+    "ANCHOR_STEP", "ANCHOR_TAG", "AUGMENT", "CANCELLED", "CASCADE", "ClusterInfo", "DEFAULT_MODEL",
+    "DEFAULT_SCENE_MODEL", "Diagnosis", "EMBED", "ENGINE_VERSION", "EVALUATE", "FIELDS", "FLYTHROUGH", "FieldError",
+    "GENERATE_PAIR", "GridInfo", "Handshake", "INTERNAL_ERROR", "INVALID_PARAMS", "INVALID_REQUEST", "JOB_FAILED",
+    "JOB_FIELDS", "JOB_FOLDER", "JOB_METHODS", "Job", "JobField", "JobResult", "JobSummary", "MAX_SEED",
+    "METHOD_NOT_FOUND", "MODALITIES", "MODALITY_TITLES", "ModelInfo", "Models", "OWNER_FILE", "Output", "PLACE",
+    "PLAN_FILE", "PREPARE", "PROTOCOLS", "PROTOCOL_VERSION", "Progress", "RASTER_DRIVERS", "RasterInfo", "SCENE",
+    "TARGETS", "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb", "WORLD_FIELDS",
     "check_fields", "data_home", "decode", "default_job_folder", "encode", "error_response", "notification",
     "request", "response", "stage_paths", "statistics_paths", "unfinished_folder",
 ]

@@ -233,15 +233,23 @@ EVALUATE = Verb(
 
 MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
 
+KNOWN_FIELDS: Tuple[JobField, ...] = tuple(
+    JobField(name, "raster", f"{title} raster", f"What is known of the scene in {title}.")
+    for name, title in MODALITY_TITLES.items())
+"""What is known of a scene: a raster a modality."""
+
+SCENE_MODEL = dataclasses.replace(
+    FIELDS["model"], default=DEFAULT_SCENE_MODEL,
+    help="Id of an installed MetaEarth-MM model, or the folder of its bundle.")
+
 SCENE_FIELDS: Tuple[JobField, ...] = (
     FIELDS["seed"],
-    dataclasses.replace(FIELDS["model"], default=DEFAULT_SCENE_MODEL,
-                        help="Id of an installed MetaEarth-MM model, or the folder of its bundle."),
+    SCENE_MODEL,
     JobField("other_targets", "words", "Other modalities to make",
              "Modalities of your own, separated by spaces; see docs/modalities.md.", advanced=True),
     dataclasses.replace(FIELDS["steps"], help="Network evaluations a window. Empty: what suits the model."),
     FIELDS["device"], FIELDS["precision"],
-    dataclasses.replace(FIELDS["executor"]),
+    FIELDS["executor"],
     FIELDS["job_dir"],
 )
 """How scenes are made, whether or not something of them is known."""
@@ -271,8 +279,7 @@ TRANSLATE = Verb(
     " radar. All results lie on the grid of the first raster given. A modality that is given and also wanted is"
     " completed: where it is known it stays. The result is synthetic.",
     (
-        *(JobField(name, "raster", f"{MODALITY_TITLES[name]} raster", f"What is known of the scene in {title}.")
-          for name, title in MODALITY_TITLES.items()),
+        *KNOWN_FIELDS,
         TARGETS,
         JobField("output", "new_folder", "Results", "Folder for one GeoTIFF a modality: nir.tif and so on.",
                  required=True, named=True),
@@ -315,8 +322,7 @@ EMBED = Verb(
     "Describes a scene by the tokens that MetaEarth-MM infers of it: a raster of features, or one vector a chip of a"
     " labelled folder, to train other models on.",
     (
-        *(JobField(name, "raster", f"{MODALITY_TITLES[name]} raster", f"What is known of the scene in {title}.")
-          for name, title in MODALITY_TITLES.items()),
+        *KNOWN_FIELDS,
         JobField("chips", "folder", "Labelled chips", "Instead of rasters: a folder with one subfolder of chips a"
                  " class."),
         JobField("output", "file", "Features", "A name that ends in .tif (of rasters: one pixel a token, one band a"
@@ -329,9 +335,7 @@ EMBED = Verb(
                  choices=MODALITIES, advanced=True),
         JobField("block", "integer", "Block", "After how many blocks of the inference module tokens are taken. Empty:"
                  " all.", minimum=1, maximum=1000, advanced=True),
-        dataclasses.replace(FIELDS["model"], default=DEFAULT_SCENE_MODEL,
-                            help="Id of an installed MetaEarth-MM model, or the folder of its bundle."),
-        FIELDS["device"], FIELDS["precision"],
+        SCENE_MODEL, FIELDS["device"], FIELDS["precision"],
     ),
     (Output("features", "number", "Features a place"), Output("places", "number", "Tokens, or chips")),
 )

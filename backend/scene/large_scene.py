@@ -20,11 +20,11 @@ from rasterio.errors import RasterioIOError
 
 from backend.cascade.planning import stage_regions
 from backend.devices import choose_device
-from backend.errors import ModelError, PlanError
+from backend.errors import PlanError
 from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
-from backend.jobs.checks import check_outputs, check_size, existing_folder, warnings_of
+from backend.jobs.checks import check_free, check_outputs, check_size, existing_folder, warnings_of
 from backend.jobs.directory import PLAN_TAG
-from backend.jobs.plan import OVERHEAD, JobPlan, check_free, checked, draft_plan
+from backend.jobs.plan import OVERHEAD, JobPlan, checked, draft_plan
 from backend.jobs.scene_plan import (
     SceneInput,
     ScenePlan,
@@ -59,6 +59,7 @@ class LargeScene:
     """The jobs of such a scene; ``lead``: the image that is made finer; ``stages``: by how many times four."""
 
     wanted: SceneRequest
+    model: Bundle[SceneModelConfig]
     first: ScenePlan
     lead: str
     stages: int
@@ -87,9 +88,9 @@ class LargeScene:
     @property
     def warnings(self) -> list[str]:
         """What users should know of all jobs first."""
-        coarse, config = self.first.source_grid, self.first.bundle.config
+        coarse, config = self.first.source_grid, self.model.config
         found = [*self.first.warnings, *warnings_of(coarse, self.stages, self.cascade, None, coarse.pixel_size_m)]
-        if self.others and isinstance(config, SceneModelConfig):
+        if self.others:
             found += check_modalities(config, [self.lead], list(self.others))
             found += check_resolution(config, self.grid.pixel_size_m)
         return list(dict.fromkeys(found))
@@ -141,11 +142,10 @@ class LargeScene:
         """Nothing, if the lead is all that is wanted."""
         if not self.others:
             return []
-        bundle = find_scene_bundle(self.wanted.model)
-        profile = bundle.config.profile
-        geometry = WindowGeometry(Lattice(bundle.config.network.tile, profile.margin, profile.ramp), 1, 0)
+        config, profile = self.model.config, self.model.config.profile
+        geometry = WindowGeometry(Lattice(config.network.tile, profile.margin, profile.ramp), 1, 0)
         share = (1 + len(self.others)) / SCENE_STREAMS
-        return [self._work(bundle, geometry.count(area), self.wanted.steps or profile.steps, share)]
+        return [self._work(self.model, geometry.count(area), self.wanted.steps or profile.steps, share)]
 
     def _work(self, bundle: Bundle, windows: int, steps: int, share: float = 1.0) -> Work:
         """``share``: of the time that a window took when the network was calibrated."""
@@ -157,15 +157,14 @@ class LargeScene:
 
 def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
     """The plan of a scene on ``grid``, which is larger than a window; one of `backend.errors` if it cannot be made."""
-    config, finer = find_scene_bundle(wanted.model).config, find_bundle(cascade)
-    if not finer.has_weights:
-        raise ModelError(f"The model {finer.config.id} has no weights yet: it can be trained, but not run.")
+    model, finer = find_scene_bundle(wanted.model), find_bundle(cascade)
+    finer.need_weights()
     lead = next((m for m in wanted.targets if not find_modality(m).is_map), None)
     if lead is None:
         raise PlanError("A scene larger than one window needs an image among its modalities.")
-    stages = stages_from(config, grid)
+    stages = stages_from(model.config, grid)
     first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=coarser(grid, 4**stages))
-    found = LargeScene(wanted, draft_scene_plan(first), lead, stages, finer)
+    found = LargeScene(wanted, model, draft_scene_plan(first), lead, stages, finer)
     check_outputs(found.paths, [])
     check_size([found.grid.region])
     if not all(map(os.path.exists, found.paths)):

@@ -47,11 +47,9 @@ def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     """The finished job; what it will cost is told first, then its progress. Raises `BackendError`."""
     feedback.setProgressText(tr("Starting the backend…"))
     params = {"job": job.to_dict()}
-    planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
-    summary = JobSummary.from_dict(planned)
-    tell_cost(summary, feedback)
+    warned = _tell_cost(params, feedback)
     try:
-        return _follow("generate", params, feedback, summary.warnings)
+        return _follow("generate", params, feedback, warned)
     except BackendCancelled as error:
         if error.killed and not job.job_dir and not _keep(feedback):
             _remove_left(Path(default_job_folder(job.output)), error.killed)
@@ -98,12 +96,7 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
             feedback.advanced.emit(progress)
 
     params = {"verb": verb.name, "values": values}
-    warned: List[str] = []
-    if verb.planned:
-        planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
-        summary = JobSummary.from_dict(planned)
-        tell_cost(summary, feedback)
-        warned = summary.warnings
+    warned = _tell_cost(params, feedback) if verb.planned else []
     try:
         told = session_client().request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
     except BackendCancelled as error:
@@ -157,8 +150,10 @@ def _follow(method: str, params: dict, feedback: QgsProcessingFeedback, told: Li
     return result
 
 
-def tell_cost(summary: JobSummary, feedback: QgsProcessingFeedback) -> None:
-    """Write the job's size and the backend's warnings into the log."""
+def _tell_cost(params: dict, feedback: QgsProcessingFeedback) -> List[str]:
+    """Ask what a job would do, and write its size, its cost and the warnings, which are returned, into the log."""
+    planned = session_client().request("plan", params, lambda progress: None, feedback.isCanceled)
+    summary = JobSummary.from_dict(planned)
     last = summary.stages[-1]
     feedback.pushInfo(tr("Stages: {}. Result: {} x {} pixels of {:.3g} m, {:.1f} MB. Windows: {}, network evaluations: "
                          "{}.").format(len(summary.stages), last.width, last.height, last.pixel_size_m,
@@ -167,3 +162,4 @@ def tell_cost(summary: JobSummary, feedback: QgsProcessingFeedback) -> None:
         duration(summary.seconds), summary.device_name, summary.disk_bytes / 1e9))
     for warning in summary.warnings:
         feedback.pushWarning(warning)
+    return summary.warnings

@@ -133,13 +133,13 @@ class ModalitiesTab(QWidget):
 
     def _look_at(self, verb: Verb) -> None:
         """Learn whether a job can be started; if so, its last cost stays until there is another."""
-        prospect = self._prospects[verb.name]
-        prospect.reason = self._why_not(verb)
+        prospect, parameters = self._prospects[verb.name], self._parameters(verb)
+        prospect.reason = self._why_not(verb, parameters)
         prospect.pending = not prospect.reason
         if prospect.reason or not self.isVisible():
             prospect.planner.drop()
         else:
-            prospect.planner.plan(partial(ask_scene_plan, verb, self._parameters(verb)))
+            prospect.planner.plan(partial(ask_scene_plan, verb, parameters))
         if prospect.reason:
             prospect.cost = None
 
@@ -170,10 +170,9 @@ class ModalitiesTab(QWidget):
             text = "\n".join([known.reason, *told])
         self.cost_label.tell(text, cost.level if cost else GOOD)
 
-    def _why_not(self, verb: Verb) -> str:
+    def _why_not(self, verb: Verb, parameters: Dict[str, Any]) -> str:
         if self._problem and self._models is None:
             return self._problem
-        parameters = self._parameters(verb)
         reason = why_not(self._algorithms[verb.name], parameters, self._models)
         taken = [path for run in self.runs for path in run.writes]
         there = in_the_way(parameters["OUTPUT"], parameters["TARGETS"], taken)
@@ -194,10 +193,10 @@ class ModalitiesTab(QWidget):
         self._start(GENERATE_PAIR, name, None)
 
     def _start(self, verb: Verb, name: str, lead: Optional[QgsRasterLayer]) -> None:
-        if self._why_not(verb):
+        parameters = self._parameters(verb)
+        if self._why_not(verb, parameters):
             self.refresh()
             return
-        parameters = self._parameters(verb)
         self._last = scene_algorithm(verb), parameters
         add_to_history(*self._last)
         run = Run(scene_algorithm(verb), parameters)
