@@ -7,6 +7,7 @@ of every job. A block holds the bands of all targets, which become one raster ea
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,8 @@ from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 
 ZERO_SHOT = "{} and {} were never seen together in the model's training: what it makes of them is zero-shot."
+NEARLY = 1.5
+"""Pixels so many times smaller or larger than those of training are still much alike."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     """The plan of a request, wherever its results would go."""
     bundle = find_scene_bundle(wanted.model)
     config = bundle.config
-    warnings = check_modalities(config, [i.modality for i in wanted.inputs], list(wanted.targets))
+    known, targets = [i.modality for i in wanted.inputs], list(wanted.targets)
+    warnings = check_modalities(config, known, targets)
     if not bundle.has_weights:
         raise ModelError(
             f"The model {config.id} has no weights here: train it, or add a zip of it (Settings > Options > MetaEarth,"
@@ -150,7 +154,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         )
     grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
-    warnings += check_resolution(config, grid.pixel_size_m)
+    warnings += check_resolution(config, [*known, *targets], grid.pixel_size_m)
     profile, device = config.profile, choose_device(wanted.device)
     tile = config.network.tile
     # what comes from noise alone is one window: several would each invent a scene of their own
@@ -219,12 +223,22 @@ def check_modalities(config: SceneModelConfig, known: list[str], targets: list[s
     return found
 
 
-def check_resolution(config: SceneModelConfig, pixel_size_m: float) -> list[str]:
-    """A warning if the model was not trained on pixels of that size."""
-    finest, coarsest = config.ground_resolution_m
-    if finest <= pixel_size_m <= coarsest:
-        return []
-    return [f"The pixels are {pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to {coarsest:g} m."]
+def check_resolution(config: SceneModelConfig, modalities: Iterable[str], pixel_size_m: float) -> list[str]:
+    """Warnings if the model was not trained on pixels of about that size, at all or of some of the modalities."""
+    for_all = config.ground_resolution_m
+    ranges = {f"{find_modality(m).title}: the": config.resolutions.get(m, for_all) for m in modalities}
+    if not is_about(pixel_size_m, for_all):
+        ranges = {"The": for_all}
+    return [
+        f"{whose} pixels are {pixel_size_m:.3g} m; {config.id} was trained on {finest:g} to {coarsest:g} m."
+        for whose, (finest, coarsest) in ranges.items()
+        if not is_about(pixel_size_m, (finest, coarsest))
+    ]
+
+
+def is_about(pixel_size_m: float, trained_on: tuple[float, float]) -> bool:
+    """Whether pixels are of a size between the finest and the coarsest of training, or nearly so."""
+    return trained_on[0] / NEARLY <= pixel_size_m <= trained_on[1] * NEARLY
 
 
 def lead_grid(inputs: tuple[SceneInput, ...], source_resolution: float | None, resolution_m: float | None) -> Grid:

@@ -89,6 +89,7 @@ class SceneModelConfig:
     ``relative``: modalities that it knows without their unit, because it was trained on imagery that had none; what it
     makes of them is of 8 bits. ``untrained``: modalities that it has parts for, but saw no imagery of. ``pairs``:
     those that it saw of one place. ``classes``: the classes that it saw of maps, by modality, where not all.
+    ``resolutions``: the finest and the coarsest metres per pixel that it saw a modality at.
     """
 
     id: str
@@ -102,6 +103,7 @@ class SceneModelConfig:
     untrained: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     classes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    resolutions: dict[str, tuple[float, float]] = field(default_factory=dict)
     kind: str = SCENE
     """Written into the file, by which it is told from a cascade's, which has none."""
 
@@ -126,6 +128,7 @@ class SceneModelConfig:
                 untrained=tuple(values.get("untrained", ())),
                 pairs=tuple((str(a), str(b)) for a, b in values.get("pairs", ())),
                 classes={str(m): tuple(map(int, seen)) for m, seen in values.get("classes", {}).items()},
+                resolutions={str(m): (float(a), float(b)) for m, (a, b) in values.get("resolutions", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model's config.json is incomplete or has unknown parts: {error}") from error

@@ -91,7 +91,7 @@ def _raster(engine: SceneEngine, given: Values, inputs: tuple[SceneInput, ...], 
         write(Path(given["output"]), scene, _progress(scene, report, check))
     area = scene.area
     return {"features": engine.config.network.width, "places": area.height * area.width,
-            "warnings": check_resolution(engine.config, grid.pixel_size_m)}
+            "warnings": check_resolution(engine.config, [i.modality for i in inputs], grid.pixel_size_m)}
 
 
 def _opened(engine: SceneEngine, given: SceneInput, grid: Grid, source_resolution: float | None) -> ModalityRaster:

@@ -26,6 +26,7 @@ from backend.jobs.checks import check_free, check_outputs, check_size, existing_
 from backend.jobs.directory import PLAN_TAG
 from backend.jobs.plan import OVERHEAD, JobPlan, checked, draft_plan
 from backend.jobs.scene_plan import (
+    NEARLY,
     SceneInput,
     ScenePlan,
     SceneRequest,
@@ -92,7 +93,7 @@ class LargeScene:
         found = [*self.first.warnings, *warnings_of(coarse, self.stages, self.cascade, None, coarse.pixel_size_m)]
         if self.others:
             found += check_modalities(config, [self.lead], list(self.others))
-            found += check_resolution(config, self.grid.pixel_size_m)
+            found += check_resolution(config, [self.lead, *self.others], self.grid.pixel_size_m)
         return list(dict.fromkeys(found))
 
     def run(self, run: Run) -> list[JobResult]:
@@ -178,7 +179,7 @@ def stages_from(config: SceneModelConfig, grid: Grid) -> int:
     while side > config.network.tile:
         stages, side = stages + 1, -(-side // 4)
     coarsest, needed = config.ground_resolution_m[1], grid.pixel_size_m * 4**stages
-    if needed > 1.5 * coarsest:
+    if needed > NEARLY * coarsest:
         raise PlanError(
             f"The whole scene would first be made at {needed:.3g} m per pixel, and {config.id} was trained on up to"
             f" {coarsest:g} m. Make a smaller scene."

@@ -110,7 +110,7 @@ class SceneExamples(Dataset):
     def _crops(self, scene: Tuple, chosen: list[str], rng: np.random.Generator) -> tuple[Values, float]:
         """One random crop of every chosen modality, equally turned and mirrored: (streams, 3, crop, crop)."""
         rows, cols = next(iter(scene.rasters.values())).shape[:2]
-        fitting = [r for r in REDUCTIONS if min(rows, cols) >= self.crop * r] or [1]
+        fitting = fitting_reductions(min(rows, cols), self.crop)
         factor = int(fitting[rng.integers(len(fitting))])
         size = self.crop * factor
         top, left = (int(rng.integers(max(1, n - size + 1))) for n in (rows, cols))
@@ -125,6 +125,11 @@ class SceneExamples(Dataset):
             part = part[:, ::-1] if mirror else part
             pictures.append(picture_of(modality, part))
         return np.stack(pictures), scene.gsd_m * factor
+
+
+def fitting_reductions(side: int, crop: int) -> list[int]:
+    """Those of `REDUCTIONS` after which a chip of so many pixels still holds a crop; none, if it never does."""
+    return [r for r in REDUCTIONS if side >= crop * r] or [1]
 
 
 def picture_of(modality: Modality, values: Values) -> Values:
@@ -174,6 +179,15 @@ class TuplePool:
         showing = [number for number in self.numbers if modality in shown(self.chips.records[number])]
         found = {int(value) for n in _some(showing) for value in np.unique(self.chips.read_all(n)[modality])}
         return tuple(sorted(found))
+
+    def resolutions(self, crop: int) -> dict[str, tuple[float, float]]:
+        """By modality the finest and the coarsest metres per pixel that crops of so many pixels are drawn at."""
+        seen: dict[str, list[float]] = {}
+        for number in self.numbers:
+            for name in shown(self.chips.records[number]):
+                seen.setdefault(name, []).append(self.chips.records[number].gsd_m)
+        coarser = max(fitting_reductions(min(self.chips.read(self.numbers[0]).shape[:2]), crop))
+        return {name: (min(sizes), max(sizes) * coarser) for name, sizes in sorted(seen.items())}
 
     def scenes(self) -> Iterator[Tuple]:
         """Every chip once, at most `MOST_SCENES`."""

@@ -193,16 +193,22 @@ class SceneTask:
         return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
 
     def described(self, pool: TuplePool, start: SceneModelConfig | None) -> SceneModelConfig:
-        """With the pairs and the maps' classes that it has seen then; an autoencoder's weights have seen none."""
+        """With the pairs, resolutions and classes of maps that it has seen then; an autoencoder's weights saw none."""
         knew = start if start and start.training.get("objective") == self.settings.objective else None
         pairs = tuple(sorted({(min(pair), max(pair)) for pair in (knew.pairs if knew else ())} | pool.pairs))
         untrained = tuple(m for m in self.config.network.modalities if not any(m in pair for pair in pairs))
+        resolutions = dict(knew.resolutions) if knew else {}
+        for name, (finest, coarsest) in pool.resolutions(self.settings.crop).items():
+            before = resolutions.get(name, (finest, coarsest))
+            resolutions[name] = min(finest, before[0]), max(coarsest, before[1])
         classes = dict(knew.classes) if knew else {}
         for name in self.config.network.modalities:
             modality = find_modality(name)
             if modality.is_map and name not in untrained:
                 classes[name] = seen_classes(modality, classes.get(name, ()), pool.classes(name))
-        return dataclasses.replace(self.config, pairs=pairs, untrained=untrained, classes=classes)
+        return dataclasses.replace(
+            self.config, pairs=pairs, untrained=untrained, classes=classes, resolutions=resolutions
+        )
 
     def validation_pool(self, data: Path) -> TuplePool | None:
         """See `Task`."""

@@ -170,6 +170,17 @@ def test_a_model_remembers_which_classes_of_maps_it_saw(chips):
     assert seen_classes(in_chips("osm"), (3, 99)) == (0, 3)
 
 
+def test_a_model_remembers_at_which_resolutions_it_saw_a_modality(chips):
+    task = task_of(config_of(), TrainingSettings(objective="flow", crop=24))
+    assert task.described(task.training_pool(chips), None).resolutions == {
+        name: (10.0, 20.0) for name in ("nir", "osm", "rgb", "sar")
+    }
+    start = config_of(training={"objective": "flow"}, resolutions={"nir": (0.6, 2.4), "pan": (1.0, 2.0)})
+    task = task_of(config_of(), TrainingSettings(objective="flow", crop=32))
+    found = task.described(task.training_pool(chips), start).resolutions
+    assert found["nir"] == (0.6, 10.0) and found["pan"] == (1.0, 2.0) and found["osm"] == (10.0, 10.0)
+
+
 def test_chips_are_spread_over_places_and_know_what_is_derived(chips):
     found = SceneChips(chips, "test", ("rgb", "nir", "sar", "osm"), 32)
     assert [c.place for c in found.showing(("rgb", "osm"), 9)] == [f"toy/test_{n}" for n in range(5)]

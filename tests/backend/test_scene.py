@@ -15,6 +15,7 @@ from affine import Affine
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, Interrupted, ModelError
+from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
 from backend.models.bundle import find_scene_bundle
 from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import VaeConfig
@@ -582,6 +583,18 @@ def test_a_large_scene_that_cannot_be_made_is_refused_before_the_first_job(scene
     assert any("zero-shot" in warning for warning in json.loads(capsys.readouterr().out)["warnings"])
 
 
+@pytest.mark.parametrize(
+    ("size_m", "told"),
+    [(0.6, ""), (0.8, ""), (10, "Map (OpenStreetMap): the pixels"), (0.1, "SAR"), (500, "The pixels are 500 m")],
+)
+def test_what_a_modality_was_not_trained_at_is_told(scene_model, size_m, told):
+    """``size_m``: pixels of a scene of RGB and a map, or of RGB and SAR where they are fine."""
+    config = dataclasses.replace(scene_model.config, ground_resolution_m=(0.07, 90.0),
+                                 resolutions={"osm": (0.075, 0.6), "sar": (10.0, 20.0)})
+    warned = check_resolution(config, ["rgb", "sar" if size_m == 0.1 else "osm"], size_m)
+    assert warned == [] if not told else len(warned) == 1 and warned[0].startswith(told)
+
+
 def test_the_usual_modalities_are_made_only_where_none_are_named():
     def wanted(**values):
         return wanted_modalities(check_fields(TRANSLATE.fields, {"output": "o", **values}), ("nir",))
@@ -621,7 +634,6 @@ def test_a_picture_of_a_map_is_no_map(make_raster):
 
 
 def test_files_of_one_name_in_different_folders_are_different_inputs(make_raster, scene_model, tmp_path):
-    from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
 
     for year in ("2019", "2020"):
         (tmp_path / year).mkdir()
@@ -665,7 +677,6 @@ def test_a_network_that_was_used_can_be_trained():
 def test_an_interrupted_translation_is_resumed(rgb, scene_model, tmp_path, capsys):
     from backend.errors import Interrupted
     from backend.jobs.runner import JobRun, resume
-    from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
 
     def plan(name):
         wanted = SceneRequest((SceneInput("rgb", rgb),), ("nir",), str(tmp_path / name), str(scene_model.folder),

@@ -138,8 +138,8 @@ def small_extent(layer, pixels):
 
 def run():
     layer = dock().form.layer()
-    dock().form.extent_box.setOutputExtentFromUser(small_extent(layer, 80), layer.crs())
-    iface.mapCanvas().setExtent(small_extent(layer, 90))
+    dock().form.extent_box.setOutputExtentFromUser(small_extent(layer, 48), layer.crs())
+    iface.mapCanvas().setExtent(small_extent(layer, 54))
     planned()
     stall = Stall()
     seen["warm_s"] = timed(lambda: click(dock().run_box.run_button), lambda: "windows" in dock().run_box.label.text())

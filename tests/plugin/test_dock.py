@@ -206,7 +206,7 @@ def test_a_kept_job_of_a_service_can_be_resumed(dock, module, tiles, tmp_path):
     QgsProject.instance().addMapLayer(tiles)
     dock.show_layer(tiles)
     dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(0, 0, 8e6, 8e6), tiles.crs())
-    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 20000, "STEPS": 60})
+    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 20000, "STEPS": 30})
     dock.form.output_box.setFilePath(str(tmp_path / "web.tif"))
     planned(dock)
     dock.run()
