@@ -91,10 +91,15 @@ def raise_on_signals() -> Callable[[], None]:
 
 @contextmanager
 def counted(unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
-    """A report (done, total, message) that moves a progress bar on the terminal; silent where stderr is none."""
+    """A report (done, total, message) that moves a progress bar on the terminal; lines of a log where there is none."""
+    from backend.progress import in_lines
+
+    if not sys.stderr.isatty():
+        yield in_lines(lambda line: print(line, file=sys.stderr, flush=True))
+        return
     from tqdm import tqdm
 
-    with tqdm(total=None, unit=unit, disable=None) as bar:
+    with tqdm(total=None, unit=unit) as bar:
 
         def report(done: float, total: int, message: str) -> None:
             bar.total = total

@@ -13,6 +13,9 @@ Check = Callable[[], None]
 
 Item = TypeVar("Item")
 
+QUIET_S = 300.0
+"""Seconds between two lines of a report that goes into a log."""
+
 
 def silent(done: float, total: int, message: str) -> None:
     """A report to nobody."""
@@ -37,6 +40,20 @@ class Pace:
             self._work, self._done, self._began = (total, message), done, now
         computed = done - self._done
         return (now - self._began) * (total - done) / computed if computed else None
+
+
+def in_lines(write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Report:
+    """A report for logs: a line from time to time, none of short work."""
+    pace, last = Pace(clock), clock()
+
+    def report(done: float, total: int, message: str) -> None:
+        nonlocal last
+        left = pace.seconds_left(done, total, message)
+        if left is not None and clock() - last >= QUIET_S:
+            last = clock()
+            write(f"{message}: {done:.0f} of {total}, {left / 60:.0f} min left")
+
+    return report
 
 
 def watched(items: Sequence[Item], message: str, report: Report, check: Check) -> Iterator[Item]:

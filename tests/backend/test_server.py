@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from backend.progress import Pace
+from backend.progress import Pace, in_lines
 from backend.protocol import Models
 
 TIMEOUT = 120
@@ -229,6 +229,15 @@ def test_the_time_left_is_that_of_the_work_since_the_first_report():
     assert pace.seconds_left(60, 100, "writing") is None
     now[0] = 6.0
     assert pace.seconds_left(100, 100, "writing") == 0
+
+
+def test_a_log_gets_a_line_of_long_work_and_none_of_short():
+    now, lines = [0.0], []
+    report = in_lines(lines.append, lambda: now[0])
+    for step in range(1, 121):
+        report(step - 1, 120, "tiling")
+        now[0] += 10
+    assert lines == [f"tiling: {done} of 120, {left} min left" for done, left in ((30, 15), (60, 10), (90, 5))]
 
 
 @pytest.mark.parametrize(
