@@ -63,7 +63,7 @@ test-slow: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the slow tests
 	$(BIN)/python -m pytest tests/backend -m slow
 	$(OFFSCREEN) $(QGIS_VENV)/bin/python -m pytest tests/plugin tests/e2e tests/gui -m slow || [ $$? -eq 5 ]
 
-test-matrix: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the plugin's tests on this QGIS and on 3.40 beside it (Debian 12, root)
+test-matrix: $(VENV)/.tools $(QGIS_VENV)/.ready  ## the plugin's tests on this QGIS, on 3.40, and on Debian 13 with 3.44 (Debian 12, root)
 	sh scripts/test_matrix.sh
 
 lock: $(VENV)/.tools  ## pin the backend's packages anew in resources/backend.lock
@@ -78,14 +78,14 @@ lint: $(VENV)/.tools package  ## ruff, mypy, the QGIS 4 rules, and the upload sc
 	$(BIN)/flake8 --isolated --select QGS1,QGS4 plugin __init__.py
 	$(BIN)/python scripts/package.py --scan
 
-package:  ## build/metaearth.zip, ready to upload
+package:  ## build/metaearth.zip and the zips of large models; set author and addresses in metadata.txt before an upload
 	$(PYTHON) scripts/package.py
 
 install:  ## link the plugin into your own QGIS profile
 	$(PYTHON) scripts/qgis_profile.py --user
 
 train: $(VENV)/.ready  ## train metaearth-lite from scratch on DATA=folder
-	$(BIN)/python -m backend train --config metaearth-lite --start none --data $(DATA) --output build/train/lite
+	$(BIN)/python -m backend train --config metaearth-lite --start none --data $(DATA) --output build/train/lite --set steps=5600
 
 science-train: $(VENV)/.tools  ## train the checkpoints of docs/science.md on DATA=folder (hours)
 	$(BIN)/python scripts/science.py train $(DATA)

@@ -52,7 +52,8 @@ METAVARS: dict[str, str | tuple[str, ...]] = {
 def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, ...] = JOB_FIELDS) -> None:
     """One option a job field; the values stay text, `JobField.check` checks them."""
     for field in fields:
-        options: dict = {"help": field.help.replace("%", "%%")}
+        usual = "" if field.default in (None, "", False) else f" Default: {field.default}."
+        options: dict = {"help": f"{field.label}. {field.help}{usual}".replace("%", "%%")}
         if not field.positional:
             options.update(dest=field.name, required=field.required)
         metavar = METAVARS.get(field.kind) or "|".join(field.choices) or "TEXT"
@@ -268,7 +269,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("models", help="list the installed models, add one or remove one")
-    verb.add_argument("--add", metavar="SOURCE", help="a bundle's folder, or hub:owner/name@REVISION")
+    verb.add_argument("--add", metavar="SOURCE", help="a bundle's folder or zip, or hub:owner/name@REVISION")
     verb.add_argument("--sha256", default="", help="SHA-256 of the added model's weights; needed for a hub")
     verb.add_argument("--remove", metavar="ID", help="delete one of your own models")
     verb.set_defaults(run=models)

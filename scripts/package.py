@@ -147,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     except PackageError as error:
         print(error, file=sys.stderr)
         return 1
+    if "example.org" in (CHECKOUT / "metadata.txt").read_text(encoding="utf-8"):
+        print("Before an upload set author, email, tracker and repository in metadata.txt.", file=sys.stderr)
     return 1 if options.scan and scan(archive) else 0
 
 

@@ -75,7 +75,7 @@ def lon_lat_of(path: Path) -> tuple[float, float] | None:
 
 
 def _chips_of(picture: Picture, tile: int) -> Iterator[Chip]:
-    where = lon_lat_of(picture.path)
+    where = picture.lon_lat or lon_lat_of(picture.path)
     for reduction in REDUCTIONS:
         gsd_m = nominal(picture.gsd_m * reduction)
         if gsd_m is None:
@@ -102,7 +102,11 @@ def chips_of(pictures: list[Picture], tile: int, limit: int) -> dict[float, list
             found[chip.gsd_m].append(chip)
     chosen = {gsd: spread(chips, limit) for gsd, chips in found.items() if chips}
     if not chosen:
-        raise InputError(f"There is no imagery of this split of at least {tile} pixels a side in the folder.")
+        raise InputError(
+            f"There is no RGB imagery of this split of at least {tile} pixels a side, at about "
+            f"{', '.join(f'{gsd:g}' for gsd in GROUND_RESOLUTIONS)} m per pixel, in the folder. It must be a prepared"
+            " set, or laid out as backend/training/split.toml says."
+        )
     return chosen
 
 

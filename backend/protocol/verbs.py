@@ -137,7 +137,7 @@ PREPARE = Verb(
         JobField("halvings", "integer", "Halvings", "How often each raster's detail is halved.",
                  default=2, minimum=0, maximum=8),
         JobField("licence", "text", "Licence", "Licence of the imagery, written into every chip.", default=""),
-        JobField("chip", "integer", "Pixels along a chip's side", "256 suits all embedded models.",
+        JobField("chip", "integer", "Pixels along a chip's side", "256 suits the models that make rasters finer.",
                  default=256, minimum=16, maximum=4096, advanced=True),
         JobField("max_cloud", "number", "Largest share of cloud",
                  "Of bright grey pixels in a chip: clouds, but snow and salt too. 1 keeps all chips.",
@@ -234,7 +234,7 @@ EVALUATE = Verb(
 MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
 
 KNOWN_FIELDS: Tuple[JobField, ...] = tuple(
-    JobField(name, "raster", f"{title} raster", f"What is known of the scene in {title}.")
+    JobField(name, "raster", f"{title} raster", f"What is known of the scene: {title}.")
     for name, title in MODALITY_TITLES.items())
 """What is known of a scene: a raster a modality."""
 

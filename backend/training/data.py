@@ -17,16 +17,22 @@ from backend.training.chips import ChipSet, is_chip_set
 from backend.training.split import ImageEntry, entries, require_training_split
 
 Image = NDArray[np.uint8]
+MOST_CHIPS = 4000
+"""So many chips of a prepared set are held in memory at once: 0.8 GB."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image in memory: (rows, cols, 3) uint8, metres per pixel, its source and its file."""
+    """An image in memory: (rows, cols, 3) uint8, metres per pixel, its source and its file.
+
+    ``lon_lat``: of its centre in degrees, if that is known without the file.
+    """
 
     pixels: Image
     gsd_m: float
     source: str
     path: Path
+    lon_lat: tuple[float, float] | None = None
 
 
 def read_picture(entry: ImageEntry) -> Picture:
@@ -62,8 +68,24 @@ def is_rgb(path: Path) -> bool:
 
 
 def load_pictures(root: Path, split: str) -> list[Picture]:
-    """Every picture of a split."""
-    return [read_picture(entry) for entry in entries(root, split) if is_rgb(entry.path)]
+    """Every picture of a split, of a folder laid out as ``split.toml`` says; or a prepared set's chips in RGB.
+
+    Of a very large set some chips, evenly spread.
+    """
+    if not is_chip_set(root):
+        return [read_picture(entry) for entry in entries(root, split) if is_rgb(entry.path)]
+    chips = ChipSet(root, split)
+    facts = chips.all_facts()
+    shown = [number for number, record in enumerate(chips.records) if record.modality in ("", "rgb")]
+    return [_chip_picture(chips, n, Path(facts[n]["file"])) for n in shown[:: -(-len(shown) // MOST_CHIPS) or 1]]
+
+
+def _chip_picture(chips: ChipSet, number: int, file: Path) -> Picture:
+    record = chips.records[number]
+    lon_lat = None
+    if record.longitude is not None and record.latitude is not None:
+        lon_lat = record.longitude, record.latitude
+    return Picture(chips.read(number), record.gsd_m, record.source, file, lon_lat)
 
 
 class Pool(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Optional
 
@@ -9,6 +10,7 @@ from ...backend.protocol import Handshake
 from .translate import tr
 
 CARD = "README.md"
+LINK_INTO_CHECKOUT = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
 
 def card_of(model: str, handshake: Optional[Handshake]) -> str:
@@ -19,6 +21,6 @@ def card_of(model: str, handshake: Optional[Handshake]) -> str:
     card = Path(found[0].folder) / CARD
     if not card.is_file():
         return tr("The model {} has no card.").format(model)
-    text = card.read_text(encoding="utf-8")
+    text = LINK_INTO_CHECKOUT.sub(r"\1", card.read_text(encoding="utf-8"))  # a plugin's zip has no such files
     header, end, rest = text.partition("\n---\n")
     return rest.lstrip("\n") if header.startswith("---") and end else text  # the Hugging Face header

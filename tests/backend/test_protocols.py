@@ -13,7 +13,7 @@ from PIL import Image
 from backend.cascade.engine import Engine, Sampling
 from backend.cascade.picture import Manner, picture_lattice, render_picture, render_stages
 from backend.errors import InputError, ModelError, PlanError
-from backend.evaluation.chips import chips_of, coarse_crops, lon_lat_of, low_resolution, place_of
+from backend.evaluation.chips import chips_of, coarse_crops, held_out_chips, lon_lat_of, low_resolution, place_of
 from backend.evaluation.feature_training import FeatureSettings, train_features
 from backend.evaluation.features import load_extractor
 from backend.evaluation.makers import whole
@@ -27,6 +27,7 @@ from backend.models.cascade_network import CascadeNetwork
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
 from backend.progress import go_on, silent
 from backend.tiling.lattice import Lattice
+from backend.training.chips import DATASET_FILE, ChipFacts, CutChip, write_shard
 from backend.training.data import Picture, load_pictures
 
 
@@ -308,3 +309,21 @@ def test_without_weights_or_torch_fidelity_the_way_out_is_told(tmp_path):
 def test_settings_of_a_protocol_do_not_change(imagery, tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         SpectrumSettings(imagery, tmp_path).limit = 3
+
+
+def test_a_prepared_set_can_be_measured_too(imagery, tmp_path):
+    """Its chips in RGB, not those in other modalities; with their places and where they lie."""
+    chips = [
+        CutChip(f"chip_{n}", texture(256, 4, n),
+                ChipFacts(10.0, 12.5, 47.0, "mine", "", f"valley{n}_20200711.tif", (0, 0), "", (), modality), {})
+        for n, modality in enumerate(("rgb", "nir", "rgb"))
+    ]
+    write_shard(tmp_path / "validation" / "000000.tar", chips)
+    (tmp_path / DATASET_FILE).write_text("{}")
+    found = held_out_chips(tmp_path, "validation", 64, 99)
+    assert {gsd: len(some) for gsd, some in found.items()} == {10.0: 32, 20.0: 8, 30.0: 2}
+    assert {chip.place for chip in found[10.0]} == {"valley0", "valley2"}
+    assert {(chip.source, chip.lon_lat) for chip in found[10.0]} == {("mine", (12.5, 47.0))}
+    np.testing.assert_array_equal(found[10.0][0].pixels, chips[0].pixels[:64, :64])
+    with pytest.raises(InputError, match="no RGB imagery of this split"):
+        held_out_chips(tmp_path, "test", 64, 99)

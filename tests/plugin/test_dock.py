@@ -295,4 +295,4 @@ def test_the_card_of_a_model_is_shown(dock, module):
     planned(dock)
     card = module("plugin.core.models").card_of(
         "metaearth-lite", module("plugin.core.backend_client").session_client().state.handshake)
-    assert card.startswith("# ")
+    assert card.startswith("# ") and "lite-table.md" in card and "](../" not in card
