@@ -8,9 +8,10 @@ from typing import Callable, Dict, List, Optional
 
 from qgis.core import QgsApplication, QgsMapLayerType, QgsProject, QgsRasterLayer
 from qgis.gui import QgisInterface
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, Qt, QTimer
 from qgis.PyQt.QtGui import QIcon
-from qgis.PyQt.QtWidgets import QAction, QPushButton
+from qgis.PyQt.QtWidgets import QAction, QPushButton, QWidget
 
 from ..backend.protocol import UnfinishedJob, data_home
 from .core.backend_client import PLUGIN_ROOT, close_session_client, session_client
@@ -38,6 +39,7 @@ class MetaEarthPlugin(QObject):
         self.dock = None
         self.swipe_tool = None
         self.setup_dialog = None
+        self._offer: Optional[QWidget] = None
         self.actions: List[QAction] = []
 
     def initProcessing(self) -> None:
@@ -68,6 +70,7 @@ class MetaEarthPlugin(QObject):
         """Undo initGui and end the backend."""
         if self.swipe_tool:
             self.iface.mapCanvas().unsetMapTool(self.swipe_tool)
+            self.swipe_tool.deleteLater()
             self.swipe_tool = None
         if self.dock:
             self.dock.close_for_good()
@@ -168,19 +171,33 @@ class MetaEarthPlugin(QObject):
         if self.provider is None or not jobs:
             return
         bar, job = self.iface.messageBar(), jobs[0]
+        self._withdraw_offer()
         text = tr("A job was interrupted ({}): {}.").format(job.since, job.output)
         message = bar.createMessage("MetaEarth", text)
-        choices: List[Callable[[], None]] = [partial(self._resume, job), partial(discard, job, self)]
+        choices: List[Callable[[], None]] = [partial(self._resume, job), partial(self._discard, job)]
         for label, act in zip((tr("Resume"), tr("Delete what is finished")), choices):
             button = QPushButton(label, message)
             button.clicked.connect(lambda _=False, act=act: (
-                act(), bar.popWidget(message), self._show_unfinished(jobs[1:])))
+                self._withdraw_offer(), act(), self._show_unfinished(jobs[1:])))
             message.layout().addWidget(button)
         bar.pushWidget(message)
+        self._offer = message
+
+    def _withdraw_offer(self) -> None:
+        """Take the message about an interrupted job away, if it is still there: what it says may be no longer so."""
+        if self._offer is not None and not sip.isdeleted(self._offer):
+            self.iface.messageBar().popWidget(self._offer)
+        self._offer = None
+
+    def _discard(self, job: UnfinishedJob) -> None:
+        discard(job, self).failed.connect(
+            lambda sentence: self.iface.messageBar().pushWarning("MetaEarth", sentence.splitlines()[0]))
 
     def _resume(self, job: UnfinishedJob) -> None:
-        self.open_dock()
+        if self.dock is None:
+            self.open_dock()
         if self.dock:
+            self.dock.setUserVisible(True)
             self.dock.resume(job.folder, Path(job.input or job.output).stem)
 
     def _action(self, text: str, slot: Callable) -> QAction:

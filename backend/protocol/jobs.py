@@ -18,7 +18,8 @@ JOB_FIELDS: Tuple[JobField, ...] = (
              required=True),
     JobField("extent", "extent", "Extent",
              "Part of the source in its own coordinates: XMIN YMIN XMAX YMAX. Empty: the whole raster."),
-    JobField("stages", "integer", "Stages", "How many times to make pixels four times finer. With neither this nor a target resolution: once.",
+    JobField("stages", "integer", "Stages",
+             "How many times to make pixels four times finer. With neither this nor a target resolution: once.",
              minimum=1, maximum=6),
     JobField("resolution", "number", "Target resolution (m/px)",
              "Metres per pixel to reach, instead of a number of stages.", minimum=0.001, maximum=100000.0),
@@ -58,8 +59,9 @@ JOB_FIELDS: Tuple[JobField, ...] = (
              "How many results to make, with this seed and the next ones; above one, their mean and standard deviation"
              " are written beside the first.", default=1, minimum=1, maximum=64, advanced=True),
     JobField("executor", "text", "Executor",
-             "local: this machine; local:4: four processes of it. An address (tcp://host:port, tls://host:port) or a scheduler file: that Dask"
-             " cluster. auto: DASK_SCHEDULER_ADDRESS if set, else local.", default="auto", advanced=True),
+             "local: this machine; local:4: four processes of it. An address (tcp://host:port, tls://host:port) or a"
+             " scheduler file: that Dask cluster. auto: DASK_SCHEDULER_ADDRESS if set, else local.",
+             default="auto", advanced=True),
     JobField("job_dir", "folder", "Job folder",
              "Folder for unfinished work, kept when the job is cancelled so that it can be resumed. Empty: beside the"
              " result.", advanced=True),

@@ -49,7 +49,7 @@ class Verb:
     """What the backend does besides jobs: a command, a ``run`` request and a Processing algorithm, of one table.
 
     ``algorithm``: the id in Processing; ``group``: where the toolbox shows it. ``planned``: whether the request
-    ``plan`` tells what it would do and cost.
+    ``plan`` tells what it would do and cost. ``saves``: whether it saves before it stops, which may take a while.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Verb:
     fields: Tuple[JobField, ...]
     outputs: Tuple[Output, ...]
     planned: bool = False
+    saves: bool = False
 
 
 VIEW = Verb(
@@ -182,6 +183,7 @@ TRAIN = Verb(
                  default=False, advanced=True),
     ),
     (Output("step", "number", "Steps done"),),
+    saves=True,
 )
 
 AUGMENT = Verb(

@@ -20,6 +20,7 @@ from .translate import tr
 MAX_RESTARTS = 3
 START_MS = 10000
 CANCEL_GRACE_MS = 1000
+SAVE_GRACE_MS = 60000
 CLOSE_GRACE_MS = 2000
 TAIL_LINES = 200
 SHOWN_LINES = 15
@@ -85,11 +86,13 @@ class BackendProcess(QObject):
 
     @pyqtSlot(int, object)
     def cancel(self, id_: int, keep: Optional[bool]) -> None:
-        """Ask the child to drop a request; kill it if it has not answered after a second."""
+        """Ask the child to drop a request; kill it if it does not answer in a second, or in the time to save."""
         if id_ in self._waiting:
             self._cancelled.add(id_)
             self._send(protocol.notification("cancel", {"id": id_, "keep": keep}))
-            QTimer.singleShot(CANCEL_GRACE_MS, partial(self._give_up, id_))
+            verb = protocol.VERBS.get(self._waiting[id_].params.get("verb", ""))
+            grace = SAVE_GRACE_MS if verb and verb.saves else CANCEL_GRACE_MS
+            QTimer.singleShot(grace, partial(self._give_up, id_))
 
     @pyqtSlot()
     def close(self) -> None:
@@ -101,6 +104,7 @@ class BackendProcess(QObject):
     @pyqtSlot()
     def end_child(self) -> None:
         """End the child: end of input, then terminate, then kill. The next request starts another."""
+        self._crashes = 0  # whoever calls has changed something, the environment perhaps
         process = self._process
         if process:
             self._killed_by_us = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from typing import Any, Dict
 
 from qgis.core import (
@@ -10,6 +12,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterEnum,
+    QgsProcessingUtils,
     QgsProject,
 )
 
@@ -24,7 +27,8 @@ def plain(parameters: Parameters) -> Parameters:
     for name, value in parameters.items():
         layer = QgsProject.instance().mapLayer(value) if isinstance(value, str) else None
         if layer:
-            value = layer.source()
+            value = layer.source() if layer.providerType() == "gdal" else QgsProcessingUtils.encodeProviderKeyAndUri(
+                layer.providerType(), layer.source())
         elif isinstance(value, QgsProcessingOutputLayerDefinition):
             value = value.sink.staticValue()
         found[name] = value
@@ -39,7 +43,8 @@ def python_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) ->
 def terminal_command(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> str:
     """`qgis_process run ...`."""
     values = [f"{name}={text}" for name, text in _texts(algorithm, parameters).items()]
-    return " ".join(["qgis_process", "run", algorithm.id(), "--", *map(shlex.quote, values)])
+    words = ["qgis_process", "run", algorithm.id(), "--", *values]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def _texts(algorithm: QgsProcessingAlgorithm, parameters: Parameters) -> Dict[str, str]:

@@ -24,7 +24,7 @@ from ...backend.protocol import (
 )
 from .backend_client import BackendCancelled, session_client
 from .cost import duration
-from .layers import remove_snapshot
+from .snapshots import remove_snapshot, source_of
 from .translate import tr
 
 
@@ -109,14 +109,6 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
             feedback.pushWarning(warning)
     feedback.pushInfo(told["text"])
     return told
-
-
-def source_of(folder: Path) -> str:
-    """The source raster of an unfinished job; empty if its plan cannot be read."""
-    try:
-        return json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))["job"]["input"]
-    except (OSError, ValueError, KeyError):
-        return ""
 
 
 def inspect_raster(path: str, feedback: QgsProcessingFeedback) -> RasterInfo:

@@ -6,8 +6,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -29,6 +27,7 @@ from qgis.core import (
     QgsRasterPipe,
     QgsRectangle,
     QgsSingleBandGrayRenderer,
+    QgsSingleBandPseudoColorRenderer,
     QgsUnitTypes,
 )
 from qgis.PyQt.QtCore import Qt
@@ -41,7 +40,6 @@ from .translate import tr
 SNAP_PIXELS = ANCHOR_STEP
 # A window at the extent's border reads up to 72 pixels beyond it, and those of an earlier stage 24 more.
 MARGIN_PIXELS = 96
-STALE_SECONDS = 7 * 24 * 3600
 IMAGE_TYPES = (Qgis.DataType.ARGB32, Qgis.DataType.ARGB32_Premultiplied)
 
 
@@ -105,7 +103,15 @@ def own_file(layer: QgsRasterLayer) -> Optional[str]:
     if parts.get("vsiPrefix") or parts.get("layerName") or parts.get("openOptions") or not os.path.isfile(path):
         return None
     driver = gdal.IdentifyDriver(path)
-    return absolute(path) if driver and driver.ShortName in RASTER_DRIVERS else None
+    return absolute(path) if driver and driver.ShortName in RASTER_DRIVERS and not _is_warped(path) else None
+
+
+def _is_warped(path: str) -> bool:
+    """Whether QGIS warps a file to show it: one that control points or a camera model place, but no grid."""
+    dataset = gdal.Open(path)
+    if dataset is None or dataset.GetGeoTransform(can_return_null=True) is not None:
+        return False
+    return bool(dataset.GetGCPCount() or dataset.GetMetadata("RPC"))
 
 
 def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:
@@ -114,7 +120,8 @@ def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:
     if isinstance(renderer, QgsMultiBandColorRenderer):
         bands = [renderer.redBand(), renderer.greenBand(), renderer.blueBand()]
         return bands if min(bands) > 0 else None
-    return renderer.usesBands()[:1] if isinstance(renderer, QgsSingleBandGrayRenderer) else None
+    of_one_band = isinstance(renderer, (QgsSingleBandGrayRenderer, QgsSingleBandPseudoColorRenderer))
+    return renderer.usesBands()[:1] if of_one_band else None
 
 
 def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optional[float]) -> SnapshotGrid:
@@ -158,7 +165,7 @@ def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
 
 def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     """Path of an empty raster with the grid and type of a snapshot of ``source``; it takes no space."""
-    _check_space(source.provider, grid, folder)
+    _check_space(source.provider, grid)
     path = str(folder / "blank.tif")
     image = source.provider.dataType(1) in IMAGE_TYPES
     kind = gdal.GDT_Byte if image else int(source.provider.dataType(1))
@@ -192,28 +199,11 @@ def _snapped(first: float, last: float) -> Tuple[int, int]:
             math.ceil((last + MARGIN_PIXELS) / SNAP_PIXELS) * SNAP_PIXELS)
 
 
-def new_snapshot_folder(home: Path) -> Path:
-    """A fresh folder for a snapshot; folders that a crash left behind a week ago are deleted."""
-    root = home / "snapshots"
-    root.mkdir(parents=True, exist_ok=True)
-    for old in root.iterdir():
-        if time.time() - old.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=root))
-
-
-def remove_snapshot(path: str) -> None:
-    """Delete a job's source if it is a snapshot; anything else stays."""
-    folder = Path(path).parent
-    if folder.parent == data_home() / "snapshots":
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
                    transforms: QgsCoordinateTransformContext, feedback: QgsProcessingFeedback) -> str:
     """Path of a GeoTIFF with the layer's pixels on ``grid``; `LayerError` if it cannot be made."""
     provider = source.provider
-    _check_space(provider, grid, folder)
+    _check_space(provider, grid)
     # The file's name ends up in the result's tags as its source.
     path = str(folder / (re.sub(r"[^\w.-]+", "_", source.name)[:80] + ".tif"))
     writer = QgsRasterFileWriter(path)
@@ -251,8 +241,10 @@ def _is_blank(path: str) -> bool:
     return dataset.GetRasterBand(dataset.RasterCount).ComputeRasterMinMax(False)[1] == 0
 
 
-def _check_space(provider: QgsRasterDataProvider, grid: SnapshotGrid, folder: Path) -> None:
-    """`LayerError` if the snapshot may not fit on the disk."""
+def _check_space(provider: QgsRasterDataProvider, grid: SnapshotGrid) -> None:
+    """`LayerError` if the snapshot may not fit on the disk of MetaEarth's folder, where copies lie."""
+    home = data_home()
+    folder = next(place for place in (home, *home.parents) if place.is_dir())
     pixel_bytes = 4 if provider.dataType(1) in IMAGE_TYPES else provider.bandCount() * provider.dataTypeSize(1)
     needed, free = grid.cols * grid.rows * pixel_bytes, shutil.disk_usage(folder).free
     if needed > free:

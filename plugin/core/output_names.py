@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Collection, List, Optional
 
+from qgis.core import QgsProcessing
+
 from ...backend.protocol import default_job_folder, stage_paths, statistics_paths
 
 
@@ -31,7 +33,12 @@ def first_writable(folders: List[str]) -> Optional[Path]:
 
 
 def written_by(path: str, stages: int) -> List[str]:
-    """All that a job with the result ``path`` may write: every stage, statistics, and its folder."""
+    """All that a job with the result ``path`` may write: every stage, statistics, and its folder.
+
+    Nothing of a temporary result, whose place nobody knows yet.
+    """
+    if path == QgsProcessing.TEMPORARY_OUTPUT:
+        return []
     return [*stage_paths(path, stages), *statistics_paths(path), default_job_folder(path)]
 
 

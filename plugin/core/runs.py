@@ -19,9 +19,13 @@ from .translate import tr
 
 
 class WatchedFeedback(JobFeedback):
-    """Keeps what was said, and its last error."""
+    """Keeps what was said, and its last error.
+
+    A cancel that comes from elsewhere, such as QGIS's task manager when QGIS is closed, keeps what is finished.
+    """
 
     said = pyqtSignal(str)
+    keep: Optional[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

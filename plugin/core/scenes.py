@@ -45,6 +45,11 @@ def titles(names: Iterable[str]) -> str:
     return ", ".join(tr(MODALITY_TITLES.get(name, name)) for name in names)
 
 
+def wanted(parameters: Parameters) -> List[str]:
+    """All modalities that are to be made, the user's own among them."""
+    return [*parameters["TARGETS"], *str(parameters.get("OTHER_TARGETS") or "").split()]
+
+
 def why_not(algorithm: QgsProcessingAlgorithm, parameters: Parameters, models: Optional[List[ModelInfo]]) -> str:
     """Why a job cannot be started, in a sentence; empty if it can. ``models`` None: nobody has told them yet.
 
@@ -60,7 +65,7 @@ def why_not(algorithm: QgsProcessingAlgorithm, parameters: Parameters, models: O
                   "MetaEarth.")
     if takes_rasters and not known:
         return tr("Choose at least one raster layer of the scene, or generate a scene from nothing.")
-    if not parameters["TARGETS"]:
+    if not wanted(parameters):
         return tr("Tick at least one modality to make.")
     strange = [name for name in [*known, *parameters["TARGETS"]] if model.modalities and name not in model.modalities]
     if strange:

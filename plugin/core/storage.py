@@ -8,9 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Dict
 
+from .snapshots import delete_snapshots
+
 KINDS = {"environment": ("env", "python", "bin"), "downloads": ("cache",), "models": ("models",),
          "snapshots": ("snapshots",), "worlds": ("worlds",), "logs": ("logs",)}
-CLEARED = ("downloads", "snapshots", "worlds", "logs")
+CLEARED = ("downloads", "worlds", "logs")
+FRESH_SECONDS = 24 * 3600
+"""A copy of a layer that is younger may be one that a job, here or in another QGIS, is about to read."""
 
 
 def sizes(home: Path) -> Dict[str, int]:
@@ -19,7 +23,8 @@ def sizes(home: Path) -> Dict[str, int]:
 
 
 def clear(home: Path) -> None:
-    """Delete downloads, snapshots, worlds and logs; environment and models stay."""
+    """Delete downloads, worlds, logs and copies that no job needs; environment and models stay."""
+    delete_snapshots(home, FRESH_SECONDS)
     for kind in CLEARED:
         for name in KINDS[kind]:
             for path in (home / name).glob("*"):

@@ -7,8 +7,8 @@ from typing import Callable, List
 from qgis.PyQt.QtCore import QObject
 
 from ...backend.protocol import UnfinishedJob, UnfinishedJobs, unfinished_folder
-from .backend_client import session_client
-from .layers import remove_snapshot
+from .backend_client import Question, session_client
+from .snapshots import remove_snapshot
 
 
 def ask_unfinished(parent: QObject, found: Callable[[List[UnfinishedJob]], None]) -> None:
@@ -22,7 +22,8 @@ def ask_unfinished(parent: QObject, found: Callable[[List[UnfinishedJob]], None]
         session_client().ask("unfinished", {}, parent).answered.connect(answered)
 
 
-def discard(job: UnfinishedJob, parent: QObject) -> None:
-    """Delete an unfinished job, and the copy of a layer that it was to read."""
-    session_client().ask("discard", {"folder": job.folder}, parent)
-    remove_snapshot(job.input)
+def discard(job: UnfinishedJob, parent: QObject) -> Question:
+    """Delete an unfinished job, and then the copy of a layer that it was to read; the question may fail."""
+    question = session_client().ask("discard", {"folder": job.folder}, parent)
+    question.answered.connect(lambda answer: remove_snapshot(job.input))
+    return question

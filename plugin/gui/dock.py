@@ -39,7 +39,7 @@ from ..core.translate import tr
 from .backend_box import BackendBox
 from .before_after import BeforeAfter
 from .extent_band import ExtentBand
-from .job_form import JobForm
+from .job_form import OF_ONE_LAYER, JobForm
 from .modalities_tab import ModalitiesTab
 from .rows import MARGIN, CostLabel, above, scrolling
 from .run_box import RunBox
@@ -331,7 +331,8 @@ class GenerateDock(QgsDockWidget):
 
     def save_state(self) -> None:
         """Keep what the form shows for the next session."""
-        values = {k: v for k, v in self.form.own_parameters().items() if k not in ("INPUT", "EXTENT", "BANDS")}
+        of_this_session = ("INPUT", "EXTENT", "BANDS", *OF_ONE_LAYER)
+        values = {k: v for k, v in self.form.own_parameters().items() if k not in of_this_session}
         settings.write(STATE, json.dumps(values))
         self.modalities.save_state()
 

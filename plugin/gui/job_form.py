@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Collection, Dict, List, Optional
 
 from qgis.core import (
@@ -37,7 +38,7 @@ from qgis.PyQt.QtWidgets import (
 
 from ...backend.protocol import CASCADE, DEFAULT_MODEL, JOB_FIELDS, ModelInfo
 from ..core.extents import extent_text, size_text_km
-from ..core.layers import ground_pixel_size_m, own_pixel_size
+from ..core.layers import ground_pixel_size_m, own_pixel_size, shown_bands
 from ..core.output_names import first_writable, suggested_output
 from ..core.settings import from_options
 from ..core.target import MAX_STAGES, as_chain, sizes_to, stage_sizes, stages_to
@@ -47,6 +48,8 @@ from .rows import ModelRow, SeedRow, add_row, side_by_side
 
 ADVANCED = [field.parameter for field in JOB_FIELDS if field.advanced]
 SNAPSHOT_FIELD = "SOURCE_RESOLUTION"
+OF_ONE_LAYER = (SNAPSHOT_FIELD, "STRETCH", "JOB_DIR")
+"""Advanced settings that fit one layer and one result only."""
 
 
 class JobForm(QWidget):
@@ -124,7 +127,8 @@ class JobForm(QWidget):
         inside = QVBoxLayout(self.advanced_box)
         self.bands_box = QgsCheckableComboBox(self)
         self.bands_box.setDefaultText(tr("as the layer is shown"))
-        self.bands_box.setToolTip(tr("One band, or three for red, green and blue."))
+        self.bands_box.setToolTip(tr("One band, or three: red, green and blue as the layer shows them, or else in the "
+                                     "order of their numbers."))
         self.bands_box.checkedItemsChanged.connect(self._emit)
         bands = QFormLayout()
         add_row(bands, tr("Bands"), self.bands_box, self.bands_box.toolTip())
@@ -147,7 +151,6 @@ class JobForm(QWidget):
         add_row(layout, tr("Result"), self.output_box,
                 tr("GeoTIFF of the last stage; earlier stages go beside it. Empty: a new name beside the project or "
                    "the source."))
-        self.output_box.lineEdit().setPlaceholderText(tr("beside the project or the source"))
         self.load_box = QComboBox(self)
         self.load_box.addItem(tr("all stages"), False)
         self.load_box.addItem(tr("the last stage"), True)
@@ -191,20 +194,27 @@ class JobForm(QWidget):
         return found
 
     def bands(self) -> List[int]:
-        """The chosen bands, none for those that the layer shows."""
-        return [int(number) for number in self.bands_box.checkedItemsData()]
+        """The chosen bands, none for those that the layer shows; the shown ones in their order."""
+        chosen = [int(number) for number in self.bands_box.checkedItemsData()]
+        shown = shown_bands(self.layer()) if chosen and self.layer() else None
+        return shown if shown and sorted(shown) == sorted(chosen) else chosen
 
     def output_path(self, taken: Collection[str] = ()) -> str:
         """The result's file: as typed, or a name that is free and not ``taken``."""
         typed, layer = self.output_box.filePath().strip(), self.layer()
         if typed and not self.temporary_box.isChecked():
             return typed if typed.lower().endswith((".tif", ".tiff")) else typed + ".tif"
-        places = [QgsProject.instance().homePath(), os.path.dirname(layer.source())]
-        folder = first_writable(places if layer.providerType() == "gdal" else places[:1])
+        folder = self._usual_folder()
         if folder is None or self.temporary_box.isChecked():
             return QgsProcessing.TEMPORARY_OUTPUT
         return suggested_output(folder, layer.name(), self.resolution_box.value(), self.seed_box.value(), self.stages(),
                                 taken)
+
+    def _usual_folder(self) -> Optional[Path]:
+        """Where results go whose place nobody names: beside the project or the source; None if neither can be."""
+        layer = self.layer()
+        beside_source = [os.path.dirname(layer.source())] if layer and layer.providerType() == "gdal" else []
+        return first_writable([QgsProject.instance().homePath(), *beside_source])
 
     def stages(self) -> int:
         """Stages that reach the target."""
@@ -215,7 +225,7 @@ class JobForm(QWidget):
         self.model_row.show_models(models)
 
     def show_values(self, values: Dict[str, Any]) -> None:
-        """Show the parameters of another session; the layer and the extent are of this one."""
+        """Show the parameters of another session; the layer, what fits it alone, and the extent are of this one."""
         self.seed_box.setValue(int(values.get("SEED", self.seed_box.value())))
         if values.get("MODEL"):
             self.model_row.choose(values["MODEL"])
@@ -234,11 +244,18 @@ class JobForm(QWidget):
         if self._followed and not sip.isdeleted(self._followed):
             self._followed.crsChanged.disconnect(self._layer_mended)
             self._followed.dataSourceChanged.disconnect(self._layer_mended)
+        if layer is not self._followed:
+            self._forget_last_layer()
         self._followed = layer
         if layer is not None:
             layer.crsChanged.connect(self._layer_mended)
             layer.dataSourceChanged.connect(self._layer_mended)
         self._show_layer(layer)
+
+    def _forget_last_layer(self) -> None:
+        values = self.advanced.values()
+        if any(name in values for name in OF_ONE_LAYER):
+            self.advanced.set_values({name: value for name, value in values.items() if name not in OF_ONE_LAYER})
 
     def _layer_mended(self) -> None:
         self._show_layer(self.layer())
@@ -292,6 +309,12 @@ class JobForm(QWidget):
         self.extent_label.setText(size_text_km(extent, layer.crs()) if layer and extent else "")
         self._emit()
 
+    def _show_place(self) -> None:
+        self.output_box.lineEdit().setPlaceholderText(
+            tr("beside the project or the source") if self._usual_folder() or not self.layer()
+            else tr("temporary: name a file, or save the project"))
+
     def _emit(self) -> None:
         self._show_target()
+        self._show_place()
         self.changed.emit()

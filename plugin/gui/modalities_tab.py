@@ -21,7 +21,7 @@ from ..core.history import add_to_history
 from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
 from ..core.runs import Run
-from ..core.scenes import in_the_way, scene_algorithm, why_not, written_by
+from ..core.scenes import in_the_way, scene_algorithm, wanted, why_not, written_by
 from ..core.translate import tr
 from .extent_band import ExtentBand
 from .rows import CostLabel, above, scrolling
@@ -175,7 +175,7 @@ class ModalitiesTab(QWidget):
             return self._problem
         reason = why_not(self._algorithms[verb.name], parameters, self._models)
         taken = [path for run in self.runs for path in run.writes]
-        there = in_the_way(parameters["OUTPUT"], parameters["TARGETS"], taken)
+        there = in_the_way(parameters["OUTPUT"], wanted(parameters), taken)
         if not reason and there:
             return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
         return reason
@@ -200,7 +200,7 @@ class ModalitiesTab(QWidget):
         self._last = scene_algorithm(verb), parameters
         add_to_history(*self._last)
         run = Run(scene_algorithm(verb), parameters)
-        run.writes = written_by(parameters["OUTPUT"], parameters["TARGETS"])
+        run.writes = written_by(parameters["OUTPUT"], wanted(parameters))
         run.feedback.said.connect(self.said)
         self.run_box.follow(run)
         run.finished.connect(partial(self._finished, run, name, lead))

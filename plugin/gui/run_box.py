@@ -23,6 +23,7 @@ class RunBox(QWidget):
         super().__init__(parent)
         self.runs: List[Run] = []
         self._current: Optional[Run] = None
+        self._told = ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.bar = QProgressBar(self)
@@ -66,13 +67,14 @@ class RunBox(QWidget):
         run.ended.connect(partial(self._forget, run))
         self.runs.append(run)
         if len(self.runs) == 1:
+            self._told = ""
             self._show_started()
 
     def stop(self, keep: bool) -> None:
         """Cancel the job that runs; ``keep`` what is finished of it, to be resumed, or delete it."""
         if self.runs:
             self.cancel_button.setEnabled(False)
-            self.label.setText(tr("Stopping…"))
+            self._say(tr("Stopping…"))
             (self._current if self._current in self.runs else self.runs[0]).stop(keep)
 
     def set_ready(self, ready: bool, reason: str) -> None:
@@ -81,11 +83,17 @@ class RunBox(QWidget):
         self.run_button.setToolTip(reason)
 
     def show_idle(self, text: str) -> None:
-        """No job runs; ``text`` tells how the last one ended."""
+        """No job runs, or another follows; ``text`` tells how the last one ended."""
         self.bar.setVisible(False)
         self.cancel_button.setEnabled(False)
-        self.label.setText(text)
-        self.label.setVisible(bool(text))
+        self._told = ""
+        self._say(text)
+        self._told = text
+
+    def _say(self, text: str) -> None:
+        """Show a sentence, below what was told of the job before."""
+        self.label.setText("\n".join(part for part in (self._told, text) if part))
+        self.label.setVisible(bool(self.label.text()))
 
     def _advanced(self, run: Run, progress: Progress) -> None:
         """Where the job is."""
@@ -93,7 +101,7 @@ class RunBox(QWidget):
             self._current = run
             self.bar.setVisible(True)
             self.bar.setValue(int(1000 * progress.fraction))
-            self.label.setText(progress_text(progress))
+            self._say(progress_text(progress))
 
     def _forget(self, run: Run) -> None:
         self.runs.remove(run)
@@ -104,8 +112,7 @@ class RunBox(QWidget):
         self.bar.setVisible(True)
         self.bar.setValue(0)
         self.cancel_button.setEnabled(True)
-        self.label.setVisible(True)
-        self.label.setText(tr("Starting…"))
+        self._say(tr("Starting…"))
 
 
 def progress_text(progress: Progress) -> str:

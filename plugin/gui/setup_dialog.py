@@ -13,6 +13,7 @@ from qgis.PyQt.QtWidgets import (
     QDialogButtonBox,
     QFormLayout,
     QLabel,
+    QMessageBox,
     QPlainTextEdit,
     QProgressBar,
     QPushButton,
@@ -80,8 +81,17 @@ class SetupDialog(QDialog):
         button.clicked.connect(slot)
         return button
 
+    def _is_free(self) -> bool:
+        """Whether no job needs the backend that is about to end; else says so."""
+        if session_client().state.jobs:
+            self.log.appendPlainText(tr("A job is running; wait until it has ended, or cancel it."))
+            return False
+        return True
+
     def start(self) -> None:
         """Set up, or go on with a try that broke."""
+        if not self._is_free():
+            return
         session_client().end_child()  # a running backend would hold files that are replaced
         wheels = self.wheels_box.filePath()
         self._task = SetupTask(Path(wheels) if wheels else None)
@@ -97,6 +107,8 @@ class SetupDialog(QDialog):
 
     def use(self) -> None:
         """Take a Python that the user has."""
+        if not self._is_free():
+            return
         try:
             save_choice(Path(self.python_box.filePath()), data_home())
         except (OSError, ValueError) as error:
@@ -107,9 +119,18 @@ class SetupDialog(QDialog):
         self.ready.emit()
 
     def remove(self) -> None:
-        """Delete the environment."""
+        """Delete the environment, if the user means it."""
+        if not self._is_free():
+            return
+        asked = QMessageBox.question(self, self.windowTitle(), tr(
+            "Delete the backend's environment? Setting it up again takes a download of about 1 GB or more."))
+        if asked != QMessageBox.StandardButton.Yes:
+            return
         session_client().end_child()
-        remove(data_home())
+        try:
+            remove(data_home())
+        except OSError as error:
+            self.log.appendPlainText(tr("Not all of it could be deleted: {}").format(error))
         self._changed()
 
     def _ended(self, problem: str) -> None:

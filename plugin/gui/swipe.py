@@ -69,8 +69,7 @@ class SwipeTool(QgsMapTool):
             self._canvas.mapCanvasRefreshed.disconnect(self._render)
             self._canvas.scene().removeItem(self._curtain)
             self._curtain = None
-        if self._job:
-            self._job.cancelWithoutBlocking()
+        self._drop_job()
         super().deactivate()
 
     def canvasMoveEvent(self, event: QgsMapMouseEvent) -> None:
@@ -82,16 +81,24 @@ class SwipeTool(QgsMapTool):
     def _render(self) -> None:
         if self._layer is None:
             return
-        if self._job:
-            self._job.finished.disconnect(self._rendered)
-            self._job.cancelWithoutBlocking()
-            self._job.finished.connect(self._job.deleteLater)
-            self._job.setParent(self)
+        self._drop_job()
         settings = QgsMapSettings(self._canvas.mapSettings())
         settings.setLayers([self._layer])
         self._job = QgsMapRendererParallelJob(settings)
         self._job.finished.connect(self._rendered)
         self._job.start()
+
+    def _drop_job(self) -> None:
+        job, self._job = self._job, None
+        if job is None:
+            return
+        job.finished.disconnect(self._rendered)
+        if job.isActive():
+            job.setParent(self)
+            job.finished.connect(job.deleteLater)
+            job.cancelWithoutBlocking()
+        else:
+            job.deleteLater()
 
     def _rendered(self) -> None:
         if self._curtain:

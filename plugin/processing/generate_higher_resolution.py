@@ -35,12 +35,12 @@ from ..core.layers import (
     SnapshotGrid,
     blank_raster,
     layer_source,
-    new_snapshot_folder,
     own_pixel_size,
     snapshot_grid,
     write_snapshot,
 )
 from ..core.paths import absolute
+from ..core.snapshots import new_snapshot_folder
 from ..core.styles import result_renderer
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from qgis.core import (
@@ -52,7 +54,8 @@ def help_of(field: JobField) -> str:
                      "layer."),
         "output": tr("GeoTIFF of the last stage; earlier stages are written beside it."),
         "source_resolution": tr("Metres per pixel of the source. Needed only if the layer has no coordinate reference "
-                                "system, or no pixels of its own (XYZ, WMS)."),
+                                "system, or no pixels of its own (XYZ, WMS). Such a layer is read at so many metres of "
+                                "its coordinate system: in Web Mercator at 52° N ten of them are six on the ground."),
     }
     text = in_qgis.get(field.name, tr(field.help))
     return tr("{} One of: {}.").format(text, ", ".join(field.choices)) if field.choices else text
@@ -157,14 +160,21 @@ def scalar_values(algorithm: QgsProcessingAlgorithm, fields: Tuple[JobField, ...
                   context: QgsProcessingContext) -> Values:
     """The checked values of all fields that are numbers, choices or texts; `FieldError` with a sentence.
 
-    Folders are told from the root.
+    Folders are told from the root, and so are texts that name a file or a folder which is there: the backend's working
+    directory is another.
     """
     found = {}
     for field in fields:
         if field.kind in SCALAR_KINDS:
             text = algorithm.parameterAsString(parameters, field.parameter, context)
-            found[field.name] = field.check(absolute(text) if field.kind == "folder" else text)
+            is_path = field.kind == "folder" or (field.kind == "text" and names_a_file(text))
+            found[field.name] = field.check(absolute(text) if is_path else text)
     return found
+
+
+def names_a_file(text: str) -> bool:
+    """Whether a text that may be a name or a path is the path of something that is there."""
+    return ("/" in text or os.sep in text or bool(Path(text).suffix)) and os.path.exists(text)
 
 
 def band_values(algorithm: QgsProcessingAlgorithm, field: JobField, parameters: Values, context: QgsProcessingContext,

@@ -133,7 +133,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return self.parameterAsBool(parameters, name, context)
         if field.kind == "crs":
             crs = self.parameterAsCrs(parameters, name, context)
-            return crs.authid() or crs.toWkt() or field.default
+            known = crs.authid() if not crs.authid().startswith("USER:") else ""  # only this account's QGIS knows those
+            return known or crs.toWkt() or field.default
         if field.kind == "point":
             return self._point(name, parameters, context)
         if field.kind == "bands":

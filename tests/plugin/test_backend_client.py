@@ -99,6 +99,9 @@ def test_a_child_that_cannot_work_is_restarted_three_times_then_not_again(client
     with pytest.raises(backend.BackendError, match="not started again") as failure:
         ask(client, "plan", {})
     assert "there is no torch" in str(failure.value)
+    client.end_child()  # as the set-up does, before and after it has mended the environment
+    with pytest.raises(backend.BackendError, match=r"exit code 3"):
+        ask(client, "plan", {})
 
 
 def test_a_missing_python_is_told(client, backend, monkeypatch, tmp_path):

@@ -219,6 +219,47 @@ def test_a_kept_job_of_a_service_can_be_resumed(dock, module, tiles, tmp_path):
     assert not any((module("backend.protocol").data_home() / "snapshots").iterdir())
 
 
+def test_a_cancel_from_the_task_manager_keeps_what_is_finished(dock, module, window, tmp_path):
+    """QGIS cancels all tasks when it is closed."""
+    long_job(dock, window, tmp_path)
+    events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
+    QgsApplication.taskManager().cancelAll()
+    events_until(lambda: not dock.runs)
+    (kept,) = job_folders(tmp_path)
+    assert any((tmp_path / kept).rglob("*.tif"))
+    job = module("backend.protocol").UnfinishedJob(str(tmp_path / kept), "", "", "")
+    module("plugin.core.unfinished").discard(job, dock)
+    wait_for(lambda: events_until(lambda: not job_folders(tmp_path)), 20)
+
+
+def test_what_fits_one_layer_alone_is_forgotten_with_it(dock, layer, window, tmp_path):
+    dock.form.advanced.set_values({"SOURCE_RESOLUTION": 2, "STRETCH": "0,3000", "STEPS": 3})
+    dock.show_layer(show(window, write_raster(tmp_path / "other.tif", 48), "other"))
+    assert dock.form.advanced.values() == {"STEPS": 3}
+
+
+def test_the_shown_bands_are_taken_in_their_order(dock, window, tmp_path):
+    layer = show(window, write_raster(tmp_path / "four.tif", 48, bands=4), "four")
+    for band, choose in ((4, "setRedBand"), (3, "setGreenBand"), (2, "setBlueBand")):
+        getattr(layer.renderer(), choose)(band)
+    dock.show_layer(layer)
+    dock.form.bands_box.setCheckedItems([layer.bandName(n) for n in (2, 3, 4)])
+    assert dock.form.bands() == [4, 3, 2]
+    dock.form.bands_box.deselectAllOptions()
+    dock.form.bands_box.setCheckedItems([layer.bandName(n) for n in (1, 2, 3)])
+    assert dock.form.bands() == [1, 2, 3]
+
+
+def test_two_temporary_results_do_not_meet(dock, layer):
+    dock.form.temporary_box.setChecked(True)
+    planned(dock)
+    dock.run()
+    dock.run()
+    assert len(dock.runs) == 2
+    events_until(lambda: not dock.runs)
+    assert len([name for name in layers() if "synthetic" in name]) == 2
+
+
 def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, module, window, tmp_path):
     long_job(dock, window, tmp_path)
     events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))

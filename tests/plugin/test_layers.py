@@ -1,4 +1,6 @@
+import json
 import os
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -12,6 +14,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsRasterLayer,
     QgsRectangle,
+    QgsSingleBandPseudoColorRenderer,
 )
 from qgis_support import LEFT, PIXEL, TOP, write_raster
 
@@ -24,7 +27,7 @@ def layers(module):
 def snapshot(layers, layer, extent, tmp_path, resolution_m=None):
     source = layers.layer_source(layer)
     grid = layers.snapshot_grid(source, extent, resolution_m)
-    folder = layers.new_snapshot_folder(tmp_path)
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
     path = layers.write_snapshot(source, grid, folder, QgsCoordinateTransformContext(), QgsProcessingFeedback())
     return gdal.Open(path)
 
@@ -126,9 +129,42 @@ def test_a_snapshot_larger_than_the_disk_is_refused(layers, tiles, tmp_path):
         snapshot(layers, tiles, QgsRectangle(-1e7, -1e7, 1e7, 1e7), tmp_path, resolution_m=0.5)
 
 
-def test_old_snapshot_folders_are_swept(layers, tmp_path):
-    stale, fresh = layers.new_snapshot_folder(tmp_path), layers.new_snapshot_folder(tmp_path)
-    old = time.time() - layers.STALE_SECONDS - 60
-    os.utime(stale, (old, old))
-    layers.new_snapshot_folder(tmp_path)
-    assert not stale.exists() and fresh.exists()
+def test_old_copies_are_swept_unless_a_job_that_can_be_resumed_needs_them(module, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("METAEARTH_HOME", str(home))
+    snapshots, storage = module("plugin.core.snapshots"), module("plugin.core.storage")
+    stale, kept, fresh = (snapshots.new_snapshot_folder(home) for _ in range(3))
+    job = tmp_path / "finer.tif.metaearth-job"
+    job.mkdir()
+    (job / "plan.json").write_text(json.dumps({"job": {"input": str(kept / "web.tif")}}))
+    notes = module("backend.protocol").unfinished_folder()
+    notes.mkdir(parents=True)
+    (notes / "1.txt").write_text(str(job))
+    old = time.time() - snapshots.STALE_SECONDS - 60
+    for folder in (stale, kept):
+        os.utime(folder, (old, old))
+    new = snapshots.new_snapshot_folder(home)
+    assert not stale.exists() and kept.exists() and fresh.exists()
+    storage.clear(home)
+    assert kept.exists() and fresh.exists() and new.exists()
+    (notes / "1.txt").unlink()
+    storage.clear(home)
+    assert not kept.exists() and fresh.exists()
+
+
+def test_a_band_in_pseudocolour_is_the_one_that_is_taken(layers, scene):
+    layer = QgsRasterLayer(scene, "scene")
+    layer.setRenderer(QgsSingleBandPseudoColorRenderer(layer.dataProvider(), 2))
+    assert layers.shown_bands(layer) == [2]
+
+
+def test_a_raster_that_control_points_place_is_copied_as_qgis_shows_it(layers, tmp_path):
+    path = str(tmp_path / "scanned.tif")
+    dataset = gdal.GetDriverByName("GTiff").Create(path, 64, 64, 1)
+    corners = ((0, 0), (64, 0), (0, 64), (64, 64))
+    points = [gdal.GCP(LEFT + 10 * col + row, TOP - 10 * row, 0, col, row) for col, row in corners]
+    wkt = QgsCoordinateReferenceSystem("EPSG:32632").toWkt(QgsCoordinateReferenceSystem.WktVariant.WKT_PREFERRED_GDAL)
+    dataset.SetGCPs(points, wkt)
+    dataset = None
+    layer = QgsRasterLayer(path, "scanned")
+    assert layer.isValid() and layers.layer_source(layer).path is None

@@ -138,6 +138,14 @@ def test_the_cost_is_told_before_the_start_and_limits_hold(tab, limit_gigabytes)
     assert "Choose at least one raster layer" in tab.cost_label.text() and not tab.generate_button.isEnabled()
 
 
+def test_modalities_of_the_users_own_count_as_the_others_do(module, tmp_path):
+    scenes = module("plugin.core.scenes")
+    (tmp_path / "dem.tif").touch()
+    asked = scenes.wanted({"TARGETS": ["nir"], "OTHER_TARGETS": "dem soil"})
+    assert asked == ["nir", "dem", "soil"]
+    assert scenes.in_the_way(str(tmp_path), asked) == [str(tmp_path / "dem.tif")]
+
+
 def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
     tab.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
     tab.form.output_box.setFilePath(str(tmp_path / "part"))

@@ -95,3 +95,13 @@ def test_a_layer_without_pixels_needs_extent_and_resolution(algorithm, tiles):
     assert "no pixels of its own" in check(algorithm, INPUT=tiles)[1]
     assert "no pixels of its own" in check(algorithm, INPUT=tiles, EXTENT=where)[1]
     assert check(algorithm, INPUT=tiles, EXTENT=where, SOURCE_RESOLUTION=10) == (True, "")
+
+
+def test_a_model_that_is_a_folder_here_is_named_from_the_root(algorithm, module, monkeypatch, tmp_path):
+    """The backend's working directory is another."""
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    fields = tuple(f for f in module("backend.protocol").JOB_FIELDS if f.name == "model")
+    read = module("plugin.processing.parameters").scalar_values
+    for text, meant in (("models/mine", str(tmp_path / "models" / "mine")), ("models", "models"), ("a/b", "a/b")):
+        assert read(algorithm, fields, {"MODEL": text}, QgsProcessingContext()) == {"model": meant}
