@@ -178,7 +178,8 @@ def inspect(arguments: argparse.Namespace) -> int:
 def describe(result: JobResult) -> str:
     """The result in a few lines for people."""
     grid = result.grid
-    psnr = "exact" if result.consistency_psnr is None else f"{result.consistency_psnr} dB"
+    psnr = result.consistency_psnr
+    consistency = [] if psnr is None else [f"Averaged down, the result is the source within {psnr} dB"]
     return "\n".join(
         [
             *(f"Written: {path}" for path in (*result.outputs, *result.statistics)),
@@ -187,7 +188,7 @@ def describe(result: JobResult) -> str:
             f"{result.evaluations} network evaluations ({result.evaluations_per_pixel:.1f} a pixel),"
             f" {result.seconds_total:.1f} s, {result.seconds_network:.1f} s of them in the network"
             f" ({result.device}, {result.precision})",
-            f"Averaged down, the result is the source within {psnr}",
+            *consistency,
         ]
     )
 

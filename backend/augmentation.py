@@ -23,6 +23,7 @@ from backend.cascade.engine import Sampling
 from backend.cascade.picture import Manner, render_stages
 from backend.digest import sha256_of
 from backend.errors import InputError, OutputError, PlanError
+from backend.files import complete_file, to_disk, writing
 from backend.jobs.engines import open_engine, open_scene_engine
 from backend.jobs.scene_plan import check_modalities
 from backend.models.bundle import find_bundle, find_scene_bundle
@@ -32,7 +33,7 @@ from backend.raster import provenance
 from backend.raster.averaging import area_average
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
-from backend.raster.output import complete_file, to_type, write_block, writing
+from backend.raster.output import hole_marks, to_type, write_block
 from backend.raster.source import Pixels, RasterSource
 from backend.raster.stretch import even_stretch
 from backend.scene.modality import modality_as_known
@@ -111,6 +112,8 @@ def variants_of(chips: list[Path], count: int, seed: int) -> Iterator[Variant]:
 
 def augment(settings: AugmentSettings, report: Report, check: Check) -> Path:
     """Make what is not there yet, then write the manifest; its path."""
+    if settings.data.resolve() in (settings.output.resolve(), *settings.output.resolve().parents):
+        raise PlanError(f"{settings.output} lies among the chips: variants would become chips. Choose another folder.")
     maker = translator(settings) if settings.through else cascade(settings)
     chips = find_chips(settings.data) if settings.only is None else list(settings.only)
     wanted = list(variants_of(chips, settings.variants, settings.seed))
@@ -131,7 +134,8 @@ def _claim(settings: AugmentSettings, maker: Maker) -> None:
     if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != fields:
         changed = ", ".join(sorted(n for n in {*fields, *there} if there.get(n) != fields.get(n)))
         raise OutputError(f"{settings.output} holds variants made with another {changed}. Choose another folder.")
-    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    with complete_file(path) as partial:
+        partial.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
 def cascade(settings: AugmentSettings) -> Maker:
@@ -207,14 +211,18 @@ def _tags(maker: Maker, settings: AugmentSettings, variant: Variant) -> dict[str
 def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".tif":
-        write_block(path, pixels, source.grid, source.dtype, source.nodata, source.needs_alpha, tags)
+        marks = hole_marks(source.dtype, source.nodata, source.needs_alpha)
+        write_block(path, pixels, source.grid, source.dtype, *marks, tags)
         return
     if source.dtype != np.uint8:
         raise InputError(f"{source.path} has {source.dtype} pixels; PNG and JPEG chips must have 8 bits.")
     typed = to_type(pixels.values, pixels.valid, source.dtype, None)
+    if source.needs_alpha:
+        typed = np.concatenate([typed, np.where(pixels.valid, 255, 0).astype(np.uint8)[None]])
     picture = Image.fromarray(typed[0] if len(typed) == 1 else np.ascontiguousarray(typed.transpose(1, 2, 0)))
     with complete_file(path) as partial, writing(path, typed.nbytes):
         picture.save(partial, pnginfo=provenance.png_text(tags))
+        to_disk(partial)
 
 
 def write_manifest(settings: AugmentSettings, maker: Maker, wanted: list[Variant]) -> Path:

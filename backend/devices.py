@@ -39,6 +39,19 @@ def device_name(device: str) -> str:
     return f"{platform.machine()} CPU with {torch.backends.cpu.get_cpu_capability()}"
 
 
+_threads = torch.get_num_threads()
+
+
+def use_threads(count: int | None = None) -> None:
+    """Let torch use ``count`` threads here, or as many as was said last; at first as many as the process began with.
+
+    torch gives a new thread of Python whatever number any other one has set last, which may be one for its own sake.
+    """
+    global _threads
+    _threads = count or _threads
+    torch.set_num_threads(_threads)
+
+
 in_use = threading.RLock()
 """Held by a job while it computes, and by whoever measures how fast the device is."""
 

@@ -24,6 +24,9 @@ from backend.models.cascade_network import CascadeNetwork, Condition, upsample
 Values = NDArray[np.float32]
 
 
+TOO_SMALL = "The GPU's memory is too small for one window. Choose the CPU as device."
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How noise becomes an image."""
@@ -107,7 +110,7 @@ class Engine:
                     raise
             # the except block is left first: its traceback holds the tensors
             if self.batch == 1:
-                raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.")
+                raise DeviceError(TOO_SMALL)
             torch.cuda.empty_cache()
             self.batch //= 2
         return np.stack(done)

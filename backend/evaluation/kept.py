@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from backend.evaluation.makers import Maker
+from backend.files import complete_file, to_disk
 from backend.jobs.code import code_sha256
-from backend.raster.output import complete_file, to_disk
 
 Arrays = dict[str, NDArray[Any]]
 Part = str | bytes | int | float | None

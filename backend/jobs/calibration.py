@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from backend.cascade.engine import Engine, Sampling
-from backend.devices import device_name, fast_bfloat16_on_cpu, in_use
+from backend.devices import device_name, fast_bfloat16_on_cpu, in_use, use_threads
 from backend.errors import DeviceError, OutputError
+from backend.files import complete_file
 from backend.models.bundle import Bundle, SceneModelConfig, as_scene
 from backend.protocol import data_home
-from backend.raster.output import complete_file
 from backend.scene.engine import Observed, SceneEngine, Window
 
 CUDA_BATCHES = (1, 2, 4, 8, 16)
@@ -38,6 +38,7 @@ class Speed:
 
 def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
     """The speed of a network here, from the cache or measured now."""
+    use_threads()
     key = "|".join(
         map(str, (torch.__version__, device_name(device), sha256[:16], precision, batch, torch.get_num_threads()))
     )

@@ -105,6 +105,8 @@ class ClusterExecutor:
         self._stack = ExitStack()
         self._futures: dict[Future, tuple[Block, str]] = {}
         self._run = secrets.token_hex(4)
+        self._problems: dict[str, str] = {}
+        self._device_names = {plan.device_name}
 
     def __enter__(self) -> ClusterExecutor:
         try:
@@ -113,7 +115,9 @@ class ClusterExecutor:
             (self.directory.folder / STOP).unlink(missing_ok=True)
             self.directory.keep_model(self.plan)
             self._upload_code()
-            self._probe()
+            self._probe(self._wait_for_workers())
+            if problems := [sentence for sentence in self._problems.values() if sentence]:
+                raise ExecutorError("The cluster cannot do this job. " + "; ".join(problems) + ".")
         except BaseException:
             self._stack.close()
             raise
@@ -144,10 +148,9 @@ class ClusterExecutor:
             path.write_bytes(packed_code())
             self._client.upload_file(str(path))
 
-    def _probe(self) -> None:
-        """`ExecutorError` names the workers that cannot do this job, and why."""
-        threads = self._wait_for_workers()
-        nonce = f"{PROBE}{self._run}"
+    def _probe(self, threads: dict[str, int]) -> None:
+        """Note of each worker what keeps it from doing this job; empty if nothing does."""
+        nonce = f"{PROBE}{secrets.token_hex(4)}"
         own = self.directory.folder / nonce
         own.write_text(nonce, encoding="utf-8")
         asked = {
@@ -156,29 +159,41 @@ class ClusterExecutor:
             )
             for address, count in threads.items()
         }
-        problems, names = [], set()
         try:
             for address, future in asked.items():
-                try:
-                    found: Probe = self._answer(future)
-                except (Cancelled, Interrupted):
-                    raise
-                except Exception as error:  # whatever a foreign machine's Python has to say
-                    problems.append(f"{address}: {type(error).__name__}: {error}")
-                    continue
-                names.add(found.device_name)
-                if found.problem:
-                    problems.append(f"{address} on {found.host}: {found.problem}")
+                self._problems[address] = self._problem_of(address, future)
         finally:
             for left in self.directory.folder.glob(f"{nonce}*"):
                 left.unlink(missing_ok=True)
-        if problems:
-            raise ExecutorError("The cluster cannot do this job. " + "; ".join(problems) + ".")
-        if len(names | {self.plan.device_name}) > 1:
+
+    def _problem_of(self, address: str, future: Future) -> str:
+        try:
+            found = self._answer(future)
+        except (Cancelled, Interrupted):
+            raise
+        except Exception as error:  # whatever a foreign machine's Python has to say
+            return f"{address}: {type(error).__name__}: {error}"
+        if found.problem:
+            return f"{address} on {found.host}: {found.problem}"
+        if found.device_name not in self._device_names:
+            self._device_names.add(found.device_name)
             self.warnings.append(
-                f"The job was planned for {self.plan.device_name}, and its workers have {', '.join(sorted(names))}: "
+                f"The job was planned for {self.plan.device_name}, and a worker has {found.device_name}: "
                 "their blocks equal each other within rounding, not bit for bit."
             )
+        return ""
+
+    def _fit_workers(self) -> list[str]:
+        """Those that can do the job; workers that came later are asked first, and left out with a warning if not."""
+        threads = self._wait_for_workers()
+        new = {address: count for address, count in threads.items() if address not in self._problems}
+        if new:
+            self._probe(new)
+            self.warnings += [f"Left out: {self._problems[a]}." for a in new if self._problems[a]]
+        fit = [address for address in threads if not self._problems[address]]
+        if not fit:
+            raise ExecutorError("No worker is left that can do this job. " + "; ".join(self._problems.values()) + ".")
+        return fit
 
     def _answer(self, future: Future) -> Probe:
         """A probe's answer; a busy worker may take its time."""
@@ -206,7 +221,7 @@ class ClusterExecutor:
         while queues or self._futures:
             self.check()
             try:
-                alive = list(self._wait_for_workers())
+                alive = self._fit_workers()
                 self._take_back_from_the_dead(alive, queues, failures)
                 self._submit(sample, stage, alive, queues)
                 finished = self._finished()

@@ -18,30 +18,23 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
+from rasterio.enums import Resampling
 
 from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
+from backend.files import PARTIAL, complete_file, to_disk, writing
 from backend.jobs.plan import JobPlan, Product
-from backend.models.bundle import Bundle, open_bundle
+from backend.models.bundle import Bundle, copy_bundle, open_bundle
 from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
 from backend.raster import provenance
 from backend.raster.grid import Region
-from backend.raster.output import (
-    PARTIAL,
-    colour_interpretation,
-    complete_file,
-    to_disk,
-    valid_block,
-    write_block,
-    write_mosaic,
-    writing,
-)
+from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic
 from backend.tiling.blocks import Edges, RenderedBlock
 from backend.tiling.geometry import Block
 
@@ -118,10 +111,10 @@ class JobDirectory:
             to_disk(partial)
 
     @contextmanager
-    def locked(self, output: str | None) -> Iterator[None]:
-        """Nobody else works in this folder or on this result meanwhile; `JobBusyError` names who does.
+    def locked(self, outputs: list[str]) -> Iterator[None]:
+        """Nobody else works in this folder or on these results meanwhile; `JobBusyError` names who does.
 
-        A job without ``output`` is never finished, and not noted as unfinished.
+        A job without ``outputs`` is never finished, and not noted as unfinished.
         """
         if self.folder.is_dir() and not self.has_plan and self._foreign():
             raise OutputError(
@@ -131,14 +124,13 @@ class JobDirectory:
             self.folder.mkdir(parents=True, exist_ok=True)
         held = False
         try:
-            with (
-                filelock.FileLock(self.folder / LOCK).acquire(timeout=0),
-                _result_lock(output).acquire(timeout=0) if output else nullcontext(),
-            ):
+            with ExitStack() as locks:
+                for lock in (filelock.FileLock(self.folder / LOCK), *map(_result_lock, sorted(outputs))):
+                    locks.enter_context(lock.acquire(timeout=0))
                 held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 self._write(OWNER, json.dumps(owner))
-                if output:
+                if outputs:
                     self._note()
                 try:
                     yield
@@ -146,7 +138,7 @@ class JobDirectory:
                     self._remove_if_empty()
         except filelock.Timeout as error:
             raise JobBusyError(
-                f"Another job works on {output or self.folder}{self._owner()}. "
+                f"Another job works on {outputs[-1] if outputs else self.folder}{self._owner()}. "
                 "Wait for it, cancel it, or choose another name."
             ) from error
         finally:
@@ -168,7 +160,7 @@ class JobDirectory:
 
     def discard(self) -> None:
         """Delete the unfinished job here; `JobBusyError` if somebody works on it."""
-        with self.locked(self.plan().job.output):
+        with self.locked(self.plan().result_paths):
             self.remove()
 
     def _remove_if_empty(self) -> None:
@@ -202,7 +194,7 @@ class JobDirectory:
         if not own.is_dir():
             with writing(own, plan.bundle.weights.stat().st_size):
                 shutil.rmtree(partial, ignore_errors=True)
-                shutil.copytree(plan.model_folder, partial)
+                copy_bundle(Path(plan.model_folder), partial)
                 partial.rename(own)
 
     def block_path(self, sample: int, stage: int, block: Block) -> Path:
@@ -223,7 +215,9 @@ class JobDirectory:
             _write_edges(path, made, plan.sha256)
         grid = plan.stages[stage - 1].grid.crop(block.region)
         tags = {PLAN_TAG: plan.sha256, **tags}
-        write_block(path, made.pixels, grid, np.dtype(plan.dtype), plan.nodata, plan.alpha, tags)
+        has_classes = any(product.colours for product in plan.products)
+        overviews = Resampling.nearest if has_classes else Resampling.average
+        write_block(path, made.pixels, grid, np.dtype(plan.dtype), plan.nodata, plan.alpha, tags, overviews)
 
     def edges(self, plan: JobPlan, sample: int, stage: int, block: Block) -> Edges:
         """What finished neighbours give to a block; missing and damaged files give nothing."""

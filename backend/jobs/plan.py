@@ -35,6 +35,7 @@ from backend.protocol import (
     statistics_paths,
 )
 from backend.raster.grid import Grid, Region, crs_name
+from backend.raster.output import hole_marks
 from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch, even_stretch
 from backend.tiling.geometry import Block, WindowGeometry
@@ -113,7 +114,7 @@ class JobPlan:
             "torch": self.torch_version,
             "model": self.model,
             "model_sha256": self.model_sha256,
-            "source": {Path(name).name: facts for name, facts in self.source.items()},
+            "source": sorted([Path(name).name, facts] for name, facts in self.source.items()),
             "transform": list(self.source_grid.transform)[:6],
             "crs": crs_name(self.source_grid.crs),
             "nodata": str(self.nodata),
@@ -178,7 +179,19 @@ class JobPlan:
     @property
     def block_bytes(self) -> int:
         """Space for the job's folder."""
-        return int(1.25 * (self.output_bytes * self.job.samples + 2 * self._statistics_bytes))
+        return int(1.25 * (self.output_bytes * self.job.samples + 2 * self._statistics_bytes) + self._edge_bytes)
+
+    @property
+    def _edge_bytes(self) -> int:
+        """Size of what blocks give to their neighbours: float32 along two of their sides."""
+        lattice = self.geometry.lattice
+        a_window = 2 * lattice.ramp * (lattice.stride + lattice.ramp) * 4 * self.bands_made
+        return sum(self.windows) * self.job.samples * a_window // self.block_windows
+
+    @property
+    def bands_made(self) -> int:
+        """Bands of a window as it leaves the network."""
+        return self.bands
 
     @property
     def _statistics_bytes(self) -> int:
@@ -312,7 +325,8 @@ def draft_plan(job: Job) -> JobPlan:
         grid, bands = source.grid, source.out_bands
         stretch = source.stretch() if job.stretch is None else even_stretch(job.stretch[0], job.stretch[1], bands)
         anchor = source.anchor() if resample_to_m is None else None
-        dtype, nodata, alpha, fingerprint = source.dtype.name, source.nodata, source.needs_alpha, source.fingerprint()
+        dtype, fingerprint = source.dtype.name, source.fingerprint()
+        nodata, alpha = hole_marks(source.dtype, source.nodata, source.needs_alpha)
     lattice = (
         paper_lattice(network.tile) if job.overlap == "paper" else Lattice(network.tile, profile.margin, profile.ramp)
     )

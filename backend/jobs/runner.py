@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.devices import device_name, in_use
+from backend.devices import device_name, in_use, use_threads
 from backend.errors import Cancelled, OutputError
 from backend.evaluation.consistency import consistency_psnr
+from backend.files import writing
 from backend.jobs.directory import JobDirectory
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import JobPlan
@@ -22,7 +23,7 @@ from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan
 from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress
-from backend.raster.output import write_cog, writing
+from backend.raster.output import write_cog
 from backend.raster.source import RasterSource
 from backend.tiling.geometry import Block
 
@@ -30,6 +31,8 @@ Report = Callable[[Progress], None]
 GENERATING_SHARE = 0.98
 """The part of the progress bar that the network gets; the rest is for writing the finished files."""
 LIVE_SECONDS = 5.0
+LIVE_SHARE = 20.0
+"""A mosaic is written again after so many times as long as the last one took."""
 SMALLER_BATCH = (
     "Memory became too small, so some blocks were made with fewer windows at a time: they equal what the plan would "
     "give within rounding, not bit for bit."
@@ -57,7 +60,8 @@ class JobRun:
         self.mosaic: str | None = None
         self.warnings: list[str] = []
         self.windows_resumed = 0.0
-        self.began = self.last_report = self.last_live = time.monotonic()
+        self.began = self.last_report = time.monotonic()
+        self.next_live = self.began + LIVE_SECONDS
 
     def run(self) -> JobResult:
         """All stages; the results appear together at the end.
@@ -66,7 +70,8 @@ class JobRun:
         them; after a cancel they stay if the cancel says so, or else if the user has named the directory.
         """
         existed, job = self.directory.folder.exists(), self.plan.job
-        with self.directory.locked(self.plan.stages[-1].path), in_use:
+        with self.directory.locked(self.plan.result_paths), in_use:
+            use_threads()
             try:
                 found = self.directory.adopt(self.plan)
                 asked = replace(found.job, executor=job.executor, job_dir=job.job_dir, samples=job.samples)
@@ -93,11 +98,11 @@ class JobRun:
         plan, job = self.plan, self.plan.job
         with ExitStack() as opened:
             executor = opened.enter_context(self._executor())
-            for warning in executor.warnings:
-                self._warn(warning)
             for self.sample in range(1, job.samples + 1):
                 for self.stage in range(1, len(plan.stages) + 1):
                     self._run_stage(executor)
+            for warning in executor.warnings:
+                self._warn(warning)
             results = [Path(path).absolute() for path in plan.result_paths]
             try:
                 self._finish(results)
@@ -170,10 +175,13 @@ class JobRun:
         return share * self.plan.windows[self.stage - 1]
 
     def _live_mosaic(self, finished: list[Block]) -> None:
-        """Every few seconds, a new mosaic of what is finished of the stage; the last but one goes."""
-        if time.monotonic() - self.last_live < LIVE_SECONDS:
+        """Every few seconds, a new mosaic of what is finished of the stage; the last but one goes.
+
+        Of many blocks it takes a while, and then comes more seldom.
+        """
+        began = time.monotonic()
+        if began < self.next_live:
             return
-        self.last_live = time.monotonic()
         self.live_number += 1
         stage = self.plan.stages[self.stage - 1]
         name = f"live-{self.live_number:04d}.vrt"
@@ -181,6 +189,8 @@ class JobRun:
         self.mosaic = str(path)
         with suppress(OSError):  # a program may have it open
             (self.directory.folder / f"live-{self.live_number - 2:04d}.vrt").unlink(missing_ok=True)
+        now = time.monotonic()
+        self.next_live = now + max(LIVE_SECONDS, LIVE_SHARE * (now - began))
 
     def _consistency(self, last: Path) -> tuple[float | None, int]:
         """(PSNR in dB of the last stage's average against the source, its valid pixels)."""

@@ -131,6 +131,11 @@ class ScenePlan(JobPlan):
         return found
 
     @property
+    def bands_made(self) -> int:
+        """Three a target: windows are pictures."""
+        return 3 * len(self.targets)
+
+    @property
     def result_paths(self) -> list[str]:
         """The targets' rasters, in their order."""
         return [str(Path(self.stages[0].path).with_name(f"{name}.tif")) for name in self.targets]

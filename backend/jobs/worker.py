@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from distributed import secede
 
-from backend.devices import device_name
+from backend.devices import device_name, use_threads
 from backend.errors import Cancelled, InputError, MetaEarthError
 from backend.jobs.code import code_sha256
 from backend.jobs.directory import PLAN, STOP, JobDirectory
@@ -40,7 +39,7 @@ def probe(folder: str, nonce: str, code: str, threads: int) -> Probe:
 
     ``code`` is the hash of the code that it should have.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     directory = JobDirectory(Path(folder))
     name, problem = "", None
     try:
@@ -71,6 +70,7 @@ def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
 
     Nothing comes back: what a worker keeps in memory dies with it, and the block's tags tell what it cost.
     """
+    use_threads()  # a task may get a thread of its own
     with _one_at_a_time:
         directory = JobDirectory(Path(folder))
         renderer = _renderer(directory)

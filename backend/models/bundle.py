@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from backend.diffusion.schedules import NoiseSchedule
 from backend.digest import sha256_of
 from backend.errors import ModelError
+from backend.files import to_disk
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
 from backend.models.scene_config import SceneNetworkConfig
@@ -239,6 +240,7 @@ def write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype
     typed = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     save_file(typed, partial, metadata={"format": "pt"})
     partial.chmod(0o644)
+    to_disk(partial)
     partial.replace(path)
 
 
@@ -313,7 +315,10 @@ def save_bundle(folder: Path, config: AnyConfig, state: dict[str, torch.Tensor])
     write_weights(folder / WEIGHTS, state, torch.float16)
 
 
-def fp16_bytes(config: NetworkConfig) -> int:
-    """Size of the weights in fp16, counted without allocating them."""
-    with torch.device("meta"):
-        return 2 * math.fsum(p.numel() for p in CascadeNetwork(config).parameters()).__int__()
+def copy_bundle(folder: Path, target: Path) -> None:
+    """Copy a bundle's own files, not what a training has left beside them; they are on the disk then."""
+    target.mkdir(parents=True)
+    for name in (CONFIG, CARD, WEIGHTS):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+            to_disk(target / name)

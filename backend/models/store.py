@@ -8,11 +8,12 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 from backend.digest import sha256_of
 from backend.errors import ModelError
-from backend.models.bundle import CARD, CONFIG, WEIGHTS, Bundle, open_bundle
+from backend.models.bundle import CARD, CONFIG, WEIGHTS, Bundle, copy_bundle, open_bundle
 from backend.protocol import data_home
 
 HUB = "https://huggingface.co"
@@ -66,10 +67,7 @@ def _install(folder: Path, sha256: str) -> Bundle:
         raise ModelError(f"There is a model {bundle.config.id} already; remove it first.")
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in (CONFIG, CARD, WEIGHTS):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, partial / name)
+    copy_bundle(folder, partial)
     partial.rename(target)
     return open_bundle(target)
 
@@ -83,7 +81,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 if name in (CONFIG, CARD, WEIGHTS):
                     with opened.open(member) as stream, (folder / name).open("wb") as out:
                         shutil.copyfileobj(stream, out)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: it wants a password
         raise ModelError(f"{archive} cannot be read as a zip of a model: {error}.") from error
 
 

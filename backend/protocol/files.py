@@ -14,7 +14,7 @@ ANCHOR_STEP = 52
 
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
                   "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")
-"""GDAL formats that the backend opens: only data, none of them runs code or opens addresses. QGIS copies others."""
+"""GDAL formats that the backend opens: data on disks, or a VRT that names some; none runs code. QGIS copies others."""
 
 
 def data_home() -> Path:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
-import os
-import platform
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree  # nosec B405 - writes XML, parses none
 
@@ -21,7 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 
-from backend.errors import DiskFullError, OutputError
+from backend.files import complete_file, to_disk, writing
 from backend.raster.grid import Grid, Region
 from backend.raster.source import GDAL_OPTIONS, Pixels
 
@@ -40,45 +34,6 @@ GDAL_TYPES = {
 
 
 CHECKSUM = "METAEARTH_SHA256"
-PARTIAL = ".part"
-"""In the name of a file that is not complete."""
-
-
-@contextmanager
-def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
-    """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences.
-
-    GDAL may not say why it failed: with less space than ``needed_bytes`` left, the disk was full.
-    """
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError, OSError) as error:
-        text = str(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
-        if full or _free_bytes(path) < needed_bytes:
-            raise DiskFullError(
-                f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
-            ) from error
-        raise OutputError(f"{path} cannot be written: {text}") from error
-
-
-@contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A name of this process beside ``path`` to write to; the file gets its own name at the end, without an error."""
-    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}{PARTIAL}{path.suffix}")
-    try:
-        yield partial
-        with writing(path):
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _free_bytes(path: Path) -> int:
-    folder = path if path.is_dir() else path.parent
-    return shutil.disk_usage(folder).free if folder.is_dir() else 1 << 62
-
-
 def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dtype, nodata: float | None) -> NDArray:
     """Values rounded and clipped to ``dtype``; holes get ``nodata``, and no valid pixel has it by chance."""
     if np.issubdtype(dtype, np.integer):
@@ -102,6 +57,7 @@ def write_block(
     nodata: float | None,
     alpha: bool,
     tags: dict[str, str] | None = None,
+    overviews: Resampling = Resampling.average,
 ) -> None:
     """One block as a GeoTIFF with overviews, on the disk under its name or not there at all.
 
@@ -137,7 +93,7 @@ def write_block(
         ):
             dataset.write(typed)
             dataset.update_tags(**(tags or {}), **{CHECKSUM: digest})
-            dataset.build_overviews(_overview_factors(grid), Resampling.average)
+            dataset.build_overviews(_overview_factors(grid), overviews)
         to_disk(partial)
         if checksum_of(partial) != digest:
             raise OSError(f"{path.name} does not hold what was written to it.")
@@ -146,12 +102,6 @@ def write_block(
 def _overview_factors(grid: Grid) -> list[int]:
     side = max(grid.height, grid.width)
     return [2**k for k in range(1, 12) if side >> k >= 128]
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file's bytes are on the disk: after a power cut, a renamed file is a whole one."""
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def checksum(typed: NDArray) -> str:
@@ -180,6 +130,21 @@ def valid_block(path: Path, tags: dict[str, str]) -> bool:
             return found.get(CHECKSUM) == checksum(dataset.read())
     except (RasterioError, CPLE_BaseError):
         return False
+
+
+def hole_marks(dtype: np.dtype, nodata: float | None, has_holes: bool) -> tuple[float | None, bool]:
+    """(nodata, whether there is an alpha band) of a result whose source has holes and this ``nodata``, if any.
+
+    GDAL takes an alpha band for a mask in unsigned 8 and 16 bits only; in other types a value marks the holes.
+    """
+    if nodata is not None or not has_holes:
+        return nodata, False
+    if dtype in (np.dtype("uint8"), np.dtype("uint16")):
+        return None, True
+    if np.issubdtype(dtype, np.floating):
+        return math.nan, False
+    limits = np.iinfo(dtype)
+    return float(limits.min if limits.min < 0 else limits.max), False
 
 
 def alpha_value(dtype: np.dtype) -> float:
@@ -291,6 +256,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 blocksize=512,
                 bigtiff="IF_SAFER",
                 overview_resampling="MODE" if classes else "AVERAGE",
+                overviews="IGNORE_EXISTING" if classes else "AUTO",  # the blocks' own are no modes
                 num_threads=2,
             )
         _verify_copy(path, mosaic)

@@ -14,8 +14,9 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from backend.errors import ExtentError, InputError
+from backend.files import complete_file, to_disk, writing
 from backend.raster.grid import Grid, Region, ground_resolution_m, pixel_sides_m
-from backend.raster.output import colour_interpretation, complete_file, to_disk, writing
+from backend.raster.output import colour_interpretation
 from backend.raster.source import GDAL_OPTIONS, RasterSource
 
 STRIP_ROWS = 512

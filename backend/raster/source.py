@@ -246,7 +246,14 @@ class RasterSource:
 
     def stretch(self) -> Stretch:
         """8-bit data: identity; others: percentiles of a decimated read of the whole layer, whatever the extent."""
-        return identity_stretch(self.out_bands) if self.dtype == np.uint8 else self.percentiles()
+        if self.dtype == np.uint8:
+            return identity_stretch(self.out_bands)
+        key = repr((self.fingerprint(), self.bands, self.grid))
+        if key not in _stretches:
+            while len(_stretches) >= MOST_STRETCHES:
+                _stretches.pop(next(iter(_stretches)), None)
+            _stretches[key] = self.percentiles()
+        return _stretches[key]
 
     def percentiles(self) -> Stretch:
         """The stretch of a decimated read of the whole layer's percentiles."""
@@ -269,9 +276,14 @@ class RasterSource:
         """Whether the file's corners and a grid's enclose some ground in common; True where a CRS is not known."""
         if self._file.crs is None or grid.crs is None:
             return True
-        left, bottom, right, top = transform_bounds(self._file.crs, grid.crs, *self._file.bounds)
-        xmin, ymin, xmax, ymax = grid.bounds()
-        return left < xmax and right > xmin and bottom < ymax and top > ymin
+        # either may be the world, which has no bounds in the other's projection
+        file, bounds = self._file, grid.bounds()
+        return any(
+            _meet(transform_bounds(crs, other_crs, *box), other_box)
+            for crs, box, other_crs, other_box in (
+                (file.crs, file.bounds, grid.crs, bounds), (grid.crs, bounds, file.crs, file.bounds)
+            )
+        )
 
     def fingerprint(self) -> dict[str, list[int]]:
         """What changes when the raster does: size in bytes and time of the last change of each of its files.
@@ -283,6 +295,18 @@ class RasterSource:
         except OSError as error:
             raise InputError(f"The source raster {self.path} is gone: {error}.") from error
         return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+
+
+_stretches: dict[str, Stretch] = {}
+"""What was read of whole layers: a panel asks for the same plan again and again."""
+MOST_STRETCHES = 64
+
+Box = tuple[float, float, float, float]
+"""xmin, ymin, xmax, ymax."""
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and one[2] > other[0] and one[1] < other[3] and one[3] > other[1]
 
 
 def _numpy_name(dtype: str) -> str:

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from backend.augmentation import find_chips
 from backend.errors import PlanError
+from backend.files import complete_file, to_disk, writing
 from backend.jobs.checks import check_outputs
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, check_modalities, check_resolution, lead_grid
@@ -22,7 +23,6 @@ from backend.progress import Check, Report
 from backend.protocol import EMBED, FieldError, check_fields
 from backend.raster import provenance
 from backend.raster.grid import Grid, Region, crs_name
-from backend.raster.output import complete_file, to_disk, writing
 from backend.raster.source import GDAL_OPTIONS, Pixels
 from backend.scene.embedding import (
     ChipReading,

@@ -6,7 +6,7 @@ import functools
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.cascade.engine import out_of_memory
+from backend.cascade.engine import TOO_SMALL, out_of_memory
 from backend.devices import fix_arithmetic
 from backend.diffusion.flow import adams_bashforth
 from backend.errors import DeviceError, NetworkOutputError
@@ -121,6 +121,11 @@ class SceneEngine:
                 pictures = self._tried([windows[k] for k in some], targets, ground_resolution_m)
                 if pictures is not None:
                     made[some], alike = pictures, alike[len(some):]
+        if self.dtype != torch.float32 and not np.isfinite(made).all():
+            # as in the cascade, what bfloat16 could not compute is computed once more
+            again = replace(self, dtype=torch.float32)
+            wrong = [k for k, pictures in enumerate(made) if not np.isfinite(pictures).all()]
+            made[wrong] = again.windows([windows[k] for k in wrong], targets, ground_resolution_m)
         return _finite(made)
 
     @torch.inference_mode()
@@ -129,19 +134,27 @@ class SceneEngine:
 
         Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
         """
-        network, began = self.network, time.monotonic()
-        with self._autocast():
-            latents = self._encode(self._stacked([[o.picture for o in observed]]))
-            times = torch.full(latents.shape[:2], CLEAN, device=self.device)
-            streams = Streams(latents, self._numbers([o.modality for o in observed], 1), times,
-                              self._resolution(ground_resolution_m, 1))
-            found = network.scene_tokens(streams, network.condition(streams), blocks)
-            mean = found[0].float().mean(dim=0).T.cpu().numpy()
+        began = time.monotonic()
+        try:
+            mean = self._tokens(observed, ground_resolution_m, blocks)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise DeviceError(TOO_SMALL) from error
+            raise
         self.seconds_network += time.monotonic() - began
         self.evaluations += 1
         self.on_evaluation(1)
         side = self.config.network.tile // self.config.network.pixels_a_token
         return _finite(mean.reshape(-1, side, side))
+
+    def _tokens(self, observed: list[Observed], ground_resolution_m: float, blocks: int | None) -> Values:
+        with self._autocast():
+            latents = self._encode(self._stacked([[o.picture for o in observed]]))
+            times = torch.full(latents.shape[:2], CLEAN, device=self.device)
+            streams = Streams(latents, self._numbers([o.modality for o in observed], 1), times,
+                              self._resolution(ground_resolution_m, 1))
+            found = self.network.scene_tokens(streams, self.network.condition(streams), blocks)
+            return found[0].float().mean(dim=0).T.cpu().numpy()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
@@ -159,7 +172,7 @@ class SceneEngine:
             self.seconds_network += time.monotonic() - began
         # the except block is left first: its traceback holds the tensors
         if self.batch == 1:
-            raise DeviceError("The GPU's memory is too small for one window. Choose the CPU as device.")
+            raise DeviceError(TOO_SMALL)
         torch.cuda.empty_cache()
         self.batch //= 2
         return None

@@ -108,7 +108,8 @@ class LargeScene:
         carry_out(self.first)
         finer = Job(str(Path(self.first.job.output).with_name(f"{self.lead}.tif")),
                     str(Path(wanted.output) / f"{self.lead}.tif"), stages=self.stages, model=str(self.cascade.folder),
-                    seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor)
+                    seed=wanted.seed, device=wanted.device, precision=wanted.precision, executor=wanted.executor,
+                    job_dir=wanted.job_dir)
         carry_out(draft_plan(finer))
         if self.others:
             inputs = (SceneInput(self.lead, finer.output),)

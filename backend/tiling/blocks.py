@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from backend.devices import use_threads
 from backend.raster.grid import Region
 from backend.raster.source import Pixels
 from backend.tiling.geometry import Block, WindowGeometry
@@ -67,6 +68,8 @@ class BlockRenderer:
         self.weights = self.geometry.lattice.weights()
         # its own threads inside torch would fight with the network's
         self.reader = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        self.reader.submit(int).result()
+        use_threads()  # or threads that begin later would get one, too
 
     def close(self) -> None:
         """End the reading thread."""

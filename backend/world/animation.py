@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from backend.errors import OutputError
+from backend.files import complete_file, writing
 from backend.progress import Check
-from backend.raster.output import complete_file, writing
 
 SUFFIXES = (".gif", ".mp4")
 FRAME_NAME = "frame_{:04d}.png"
@@ -59,11 +59,12 @@ def _write_mp4(path: Path, frames: list[Path], frame_rate: float, comment: str, 
     """What every player plays: 4:2:0 colours need even sides, so an odd one gets a black line."""
     command = [
         str(_ffmpeg()), "-y", "-loglevel", "error", "-nostdin",
-        "-framerate", str(frame_rate), "-i", str(frames[0].parent / "frame_%04d.png"), "-frames:v", str(len(frames)),
+        "-framerate", str(frame_rate), "-i", "frame_%04d.png", "-frames:v", str(len(frames)),
         "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-movflags", "+faststart",
-        "-metadata", f"comment={comment}", str(path),
+        "-metadata", f"comment={comment}", str(path.absolute()),
     ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # nosec B603 - a list, no shell
+    # run where the frames are: a folder's name may hold what ffmpeg takes for a pattern
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=frames[0].parent) as process:  # nosec B603 - a list, no shell
         while True:
             try:
                 _, said = process.communicate(timeout=0.2)

@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from backend.errors import ExtentError, PlanError
+from backend.files import complete_file, writing
 from backend.jobs.plan import JobPlan
 from backend.progress import Check, Report
 from backend.raster import provenance
-from backend.raster.output import complete_file, writing
 from backend.world.animation import FRAME_NAME
 from backend.world.camera import Camera
 from backend.world.path import Point, along

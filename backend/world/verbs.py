@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from backend.errors import OutputError
+from backend.files import writing
 from backend.jobs.checks import check_outputs
 from backend.jobs.plan import JobPlan
 from backend.progress import Check, Report
 from backend.protocol import FLYTHROUGH, PLACE, VIEW, WORLD_FIELDS, check_fields
 from backend.raster.grid import Grid
-from backend.raster.output import write_block, writing
+from backend.raster.output import write_block
 from backend.raster.placement import place_picture
 from backend.raster.source import Pixels
 from backend.world import view as views

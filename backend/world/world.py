@@ -71,7 +71,7 @@ class World:
 
     def __enter__(self) -> World:
         with ExitStack() as stack:
-            stack.enter_context(self.directory.locked(None))
+            stack.enter_context(self.directory.locked([]))
             self._adopt()
             job = self.plan.job
             self.source = stack.enter_context(RasterSource(job.input, job.bands, job.source_resolution))

@@ -13,6 +13,7 @@ import torch
 from affine import Affine
 from hypothesis import settings
 
+from backend.devices import use_threads
 from backend.diffusion.schedules import NoiseSchedule
 from backend.jobs import portions
 from backend.jobs.plan import make_plan
@@ -70,7 +71,7 @@ def run(small_model, source, output, report=lambda p: None, check=keep_on, **fie
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Networks this small lose more by waiting for each other's threads than they gain."""
-    torch.set_num_threads(1)
+    use_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

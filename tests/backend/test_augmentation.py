@@ -216,3 +216,21 @@ def test_chips_of_one_name_and_two_formats_do_not_meet(tmp_path):
 
     files = [v.file.name for v in variants_of([Path("a/x.jpg"), Path("a/x.png"), Path("a/y.png")], 1, 0)]
     assert files == ["x_jpg_v1.png", "x_png_v1.png", "y_v1.png"]
+
+
+@pytest.mark.parametrize("below", [".", "variants"])
+def test_variants_never_become_chips(settings, below):
+    with pytest.raises(PlanError, match="lies among the chips"):
+        augment(dataclasses.replace(settings, output=settings.data / below), silent, go_on)
+
+
+def test_holes_of_a_png_stay_holes(settings, tmp_path):
+    data = tmp_path / "with holes"
+    (data / "beach").mkdir(parents=True)
+    pixels = np.full((64, 64, 4), 255, np.uint8)
+    pixels[..., :3] = np.random.default_rng(0).integers(0, 255, (64, 64, 3))
+    pixels[:16, :16, 3] = 0
+    Image.fromarray(pixels).save(data / "beach" / "a.png")
+    augment(dataclasses.replace(settings, data=data, variants=1), silent, go_on)
+    made = np.asarray(Image.open(settings.output / "beach" / "a_v1.png"))
+    np.testing.assert_array_equal(made[..., 3], pixels[..., 3])

@@ -16,6 +16,7 @@ import pytest
 
 from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
+from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of
 from backend.jobs.runner import JobRun, resume
@@ -238,6 +239,26 @@ def test_workers_that_cannot_see_the_job_are_named(own_cluster, small_model, sce
     with pytest.raises(ExecutorError, match=r"cannot do this job. tcp://.*does not see the job's folder"):
         run(small_model, scene[0], shared / "out.tif", executor=own_cluster.address)
     assert list(shared.iterdir()) == []
+
+
+def test_workers_that_come_later_are_asked_too(two_workers, small_model, make_raster, tmp_path):
+    source = make_raster()
+    plan = make_plan(small_job(small_model, source, tmp_path / "out.tif", executor=two_workers.address))
+    directory = JobDirectory(plan.folder)
+    with directory.locked(plan.result_paths):
+        directory.write_plan(plan)
+        with cluster_module.ClusterExecutor(two_workers.address, plan, directory, keep_on) as executor:
+            first, late = executor._fit_workers()
+            del executor._problems[late]
+            assert executor._fit_workers() == [first, late]
+            os.utime(source, (1, 1))  # whoever is asked now sees another source
+            del executor._problems[late]
+            assert executor._fit_workers() == [first]
+            assert late in executor.warnings[-1] and "sees another version" in executor.warnings[-1]
+            executor._problems.clear()
+            with pytest.raises(ExecutorError, match="No worker is left"):
+                executor._fit_workers()
+        directory.remove()
 
 
 @pytest.mark.parametrize(

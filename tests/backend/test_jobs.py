@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from rio_cogeo import cog_validate
 
 from backend.cascade import engine as engine_module
+from backend.devices import use_threads
 from backend.errors import (
     Cancelled,
     DeviceError,
@@ -490,3 +493,55 @@ def test_progress_never_goes_back(small_model, scene, tmp_path):
     assert len(fractions) > 100 and fractions == sorted(fractions) and fractions[-1] > 0.9
     done = [p.windows_done for p in seen]
     assert done == sorted(done) and done[-1] == seen[-1].windows
+
+
+def test_a_thread_that_begins_later_has_the_threads_of_the_process(scene, small_model, tmp_path):
+    """torch gives a new thread the number that any other has set last, and readers set one for themselves."""
+    try:
+        use_threads(2)
+        run(small_model, scene[0], tmp_path / "out.tif")
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
+    finally:
+        use_threads(1)
+
+
+def test_no_result_is_written_by_two_jobs_however_they_name_it(tmp_path):
+    one, other = (JobDirectory(tmp_path / name) for name in ("a", "b"))
+    nir, pan = (str(tmp_path / name) for name in ("nir.tif", "pan.tif"))
+    with one.locked([nir, pan]), pytest.raises(JobBusyError, match="Another job works on"), other.locked([pan, nir]):
+        pass
+    with other.locked([pan, nir]):
+        pass
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", math.nan), ("int16", -32768.0)])
+def test_holes_of_a_mask_survive_in_types_that_have_no_alpha(small_model, make_raster, tmp_path, dtype, nodata):
+    source = make_raster(dtype=dtype)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as opened:
+        mask = np.full(opened.shape, 255, np.uint8)
+        mask[:4, :4] = 0
+        opened.write_mask(mask)
+    result = run(small_model, source, tmp_path / "out.tif")
+    with rasterio.open(result.outputs[0]) as made:
+        np.testing.assert_equal(made.nodata, nodata)
+        assert made.count == 3 and (made.read_masks(1) == mask.repeat(4, axis=0).repeat(4, axis=1)).all()
+
+
+def test_sources_of_one_name_are_told_apart(small_model, make_raster, tmp_path):
+    plan = make_plan(small_job(small_model, make_raster(), tmp_path / "out.tif"))
+    two = dataclasses.replace(plan, source={"/north/o.tif": [1, 1], "/south/o.tif": [2, 2]})
+    changed = dataclasses.replace(plan, source={"/north/o.tif": [1, 9], "/south/o.tif": [2, 2]})
+    assert two.sha256 != changed.sha256
+
+
+def test_what_lies_in_the_jobs_folder_was_announced(small_model, make_raster, tmp_path, small_blocks):
+    plan = make_plan(small_job(small_model, make_raster(bands=1, height=60, width=64), tmp_path / "out.tif"))
+    found = []
+
+    def look(progress):
+        if progress.message == "writing" and not found:
+            found.append(sum(f.stat().st_size for f in plan.folder.rglob("*.npz")))
+
+    JobRun(plan, look, keep_on).run()
+    assert 0.5 * found[0] < plan._edge_bytes < 3 * found[0]

@@ -179,3 +179,22 @@ def test_resampling_makes_no_black_edges(make_raster):
             pixels = source.read(source.grid.region)
         assert pixels.valid.all()
         np.testing.assert_allclose(pixels.values, 50, atol=1e-3)
+
+
+def test_the_world_shows_every_place_and_a_far_one_shows_none(make_raster):
+    """The bounds of the world do not exist in the projection of a place."""
+    world = make_raster("world.tif", bands=1, height=90, width=180, crs="EPSG:4326",
+                        transform=Affine(2, 0, -180, 0, -2, 90))
+    far = make_raster("far.tif", bands=1, transform=Affine(10, 0, 500_000, 0, -10, 9_000_000))
+    with RasterSource(make_raster()) as place, RasterSource(world) as everything, RasterSource(far) as elsewhere:
+        assert everything.shows_any_of(place.grid) and place.shows_any_of(everything.grid)
+        assert not elsewhere.shows_any_of(place.grid)
+
+
+def test_a_stretch_is_read_once_as_long_as_the_file_stays(make_raster):
+    path = make_raster(dtype="uint16")
+    with RasterSource(path) as first, RasterSource(path) as second:
+        assert first.stretch() is second.stretch()
+    make_raster(dtype="uint16", height=40)
+    with RasterSource(path) as changed:
+        assert changed.stretch() == changed.percentiles()

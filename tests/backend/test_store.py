@@ -63,7 +63,14 @@ def test_a_zip_of_a_bundle_is_added_and_only_its_own_files(home, small_model, tm
     assert add_model(str(archive)).sha256() == small_model.sha256()
     assert not list(tmp_path.rglob("evil.txt"))
     remove_model("small")
-    archive.write_bytes(archive.read_bytes()[:1000])
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.write(small_model.folder / "config.json", "small/config.json")
+    whole = bytearray(archive.read_bytes())
+    whole[60:90] = bytes(30)
+    archive.write_bytes(whole)
+    with pytest.raises(ModelError, match="cannot be read as a zip"):
+        add_model(str(archive))
+    archive.write_bytes(archive.read_bytes()[:100])
     with pytest.raises(ModelError, match="cannot be read as a zip"):
         add_model(str(archive))
     assert "small" not in ids()

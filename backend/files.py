@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all, and what goes wrong with them in sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rasterio._err import CPLE_BaseError  # raised as it is by rasterio.shutil
+from rasterio.errors import RasterioError
+
+from backend.errors import DiskFullError, OutputError
+
+PARTIAL = ".part"
+"""In the name of a file that is not complete."""
+
+
+@contextmanager
+def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
+    """Turns what GDAL and the system say on a full disk or a forbidden folder into our sentences.
+
+    GDAL may not say why it failed: with less space than ``needed_bytes`` left, the disk was full.
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, OSError) as error:
+        text = str(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
+        if full or _free_bytes(path) < needed_bytes:
+            raise DiskFullError(
+                f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
+            ) from error
+        raise OutputError(f"{path} cannot be written: {text}") from error
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A name of this process beside ``path`` to write to; the file gets its own name at the end, without an error."""
+    partial = path.with_name(f"{path.stem}.{platform.node()}-{os.getpid()}{PARTIAL}{path.suffix}")
+    try:
+        yield partial
+        with writing(path):
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _free_bytes(path: Path) -> int:
+    folder = path if path.is_dir() else path.parent
+    return shutil.disk_usage(folder).free if folder.is_dir() else 1 << 62
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk: after a power cut, a renamed file is a whole one."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
