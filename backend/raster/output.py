@@ -34,6 +34,8 @@ GDAL_TYPES = {
 
 
 CHECKSUM = "METAEARTH_SHA256"
+
+
 def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dtype, nodata: float | None) -> NDArray:
     """Values rounded and clipped to ``dtype``; holes get ``nodata``, and no valid pixel has it by chance."""
     if np.issubdtype(dtype, np.integer):

@@ -64,7 +64,8 @@ def _write_mp4(path: Path, frames: list[Path], frame_rate: float, comment: str, 
         "-metadata", f"comment={comment}", str(path.absolute()),
     ]  # fmt: skip
     # run where the frames are: a folder's name may hold what ffmpeg takes for a pattern
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=frames[0].parent) as process:  # nosec B603 - a list, no shell
+    folder, pipe = frames[0].parent, subprocess.PIPE
+    with subprocess.Popen(command, stderr=pipe, text=True, cwd=folder) as process:  # nosec B603 - a list, no shell
         while True:
             try:
                 _, said = process.communicate(timeout=0.2)
