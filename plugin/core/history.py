@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
+import subprocess  # nosec B404 - quotes words, starts nothing
 import sys
 from typing import Any, Dict
 
