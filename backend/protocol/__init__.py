@@ -39,7 +39,6 @@ from .fields import (
 from .files import (
     ANCHOR_STEP,
     ANCHOR_TAG,
-    COARSE_FOLDER,
     JOB_FOLDER,
     OWNER_FILE,
     PLAN_FILE,
@@ -111,7 +110,7 @@ from .verbs import (
 )
 
 __all__ = [  # noqa: RUF022 - in plain alphabetical order
-    "ANCHOR_STEP", "ANCHOR_TAG", "AUGMENT", "CANCELLED", "CASCADE", "COARSE_FOLDER", "ClusterInfo", "DEFAULT_MODEL",
+    "ANCHOR_STEP", "ANCHOR_TAG", "AUGMENT", "CANCELLED", "CASCADE", "ClusterInfo", "DEFAULT_MODEL",
     "DEFAULT_SCENE_MODEL", "Diagnosis", "EMBED", "ENGINE_VERSION", "EVALUATE", "FIELDS", "FLYTHROUGH", "FieldError",
     "GENERATE_PAIR", "GridInfo", "Handshake", "INTERNAL_ERROR", "INVALID_PARAMS", "INVALID_REQUEST", "JOB_FAILED",
     "JOB_FIELDS", "JOB_FOLDER", "JOB_METHODS", "Job", "JobField", "JobResult", "JobSummary", "MAX_SEED",

@@ -12,9 +12,6 @@ ANCHOR_TAG = "METAEARTH_ANCHOR"
 ANCHOR_STEP = 52
 """Both are multiples of this, so that the windows of usual models (208 result pixels apart) lie alike in all copies."""
 
-COARSE_FOLDER = "coarse"
-"""In a large scene's folder: what it is made from. It is there before any result."""
-
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
                   "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")
 """GDAL formats that the backend opens: data on disks, or a VRT that names some; none runs code. QGIS copies others."""

@@ -35,7 +35,7 @@ from backend.jobs.scene_plan import (
     draft_scene_plan,
 )
 from backend.models.bundle import Bundle, ModelConfig, SceneModelConfig, find_bundle, find_scene_bundle
-from backend.protocol import COARSE_FOLDER, Job, JobResult, JobSummary
+from backend.protocol import Job, JobResult, JobSummary
 from backend.raster.grid import Grid, Region
 from backend.scene.modality import find_modality
 from backend.tiling.geometry import WindowGeometry
@@ -165,7 +165,7 @@ def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
     if lead is None:
         raise PlanError("A scene larger than one window needs an image among its modalities.")
     stages = stages_from(model.config, grid)
-    first = dataclasses.replace(wanted, output=str(Path(wanted.output) / COARSE_FOLDER), grid=coarser(grid, 4**stages))
+    first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=coarser(grid, 4**stages))
     found = LargeScene(wanted, model, draft_scene_plan(first), lead, stages, finer)
     check_outputs(found.paths, [])
     check_size([found.grid.region])

@@ -14,7 +14,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from ...backend.protocol import COARSE_FOLDER, MODALITIES, MODALITY_TITLES, SCENE, ModelInfo, Verb, default_job_folder
+from ...backend.protocol import MODALITIES, MODALITY_TITLES, SCENE, ModelInfo, Verb, default_job_folder
 from .translate import tr
 
 Parameters = Dict[str, Any]
@@ -85,9 +85,3 @@ def written_by(folder: str, targets: Sequence[str]) -> List[str]:
 def in_the_way(folder: str, targets: Sequence[str], taken: Collection[str] = ()) -> List[str]:
     """What a job would overwrite, or what jobs that run or wait will write."""
     return [path for path in written_by(folder, targets) if path in taken or os.path.exists(path)]
-
-
-def is_begun(folder: str, targets: Sequence[str]) -> bool:
-    """Whether a large scene from nothing was begun in a folder and not finished: asked for again, it goes on."""
-    begun = os.path.isdir(os.path.join(folder, COARSE_FOLDER))
-    return begun and not all(os.path.exists(os.path.join(folder, f"{name}.tif")) for name in targets)

@@ -21,7 +21,7 @@ from ..core.history import add_to_history
 from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
 from ..core.runs import Run
-from ..core.scenes import in_the_way, is_begun, scene_algorithm, wanted, why_not, written_by
+from ..core.scenes import in_the_way, scene_algorithm, wanted, why_not, written_by
 from ..core.translate import tr
 from .extent_band import ExtentBand
 from .rows import CostLabel, above, scrolling
@@ -175,10 +175,7 @@ class ModalitiesTab(QWidget):
             return self._problem
         reason = why_not(self._algorithms[verb.name], parameters, self._models)
         taken = [path for run in self.runs for path in run.writes]
-        folder, targets = parameters["OUTPUT"], wanted(parameters)
-        there = in_the_way(folder, targets, taken)
-        if verb is GENERATE_PAIR and is_begun(folder, targets):
-            there = [path for path in there if path in taken]
+        there = in_the_way(parameters["OUTPUT"], wanted(parameters), taken)
         if not reason and there:
             return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
         return reason

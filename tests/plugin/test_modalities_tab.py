@@ -146,18 +146,6 @@ def test_modalities_of_the_users_own_count_as_the_others_do(module, tmp_path):
     assert scenes.in_the_way(str(tmp_path), asked) == [str(tmp_path / "dem.tif")]
 
 
-def test_a_large_scene_that_was_begun_can_go_on_and_a_finished_one_is_safe(module, tab, tmp_path):
-    tab.form.output_box.setFilePath(str(tmp_path))
-    tab.form.show_values({"TARGETS": ["rgb", "nir"]})
-    verb = module("backend.protocol").GENERATE_PAIR
-    (tmp_path / "rgb.tif").touch()
-    assert "is there already" in tab._why_not(verb, tab._parameters(verb))
-    (tmp_path / "coarse").mkdir()
-    assert tab._why_not(verb, tab._parameters(verb)) == ""
-    (tmp_path / "nir.tif").touch()
-    assert "is there already" in tab._why_not(verb, tab._parameters(verb))
-
-
 def test_a_part_of_a_layer_is_translated(tab, layer, tmp_path):
     tab.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
     tab.form.output_box.setFilePath(str(tmp_path / "part"))
