@@ -52,7 +52,8 @@ METAVARS: dict[str, str | tuple[str, ...]] = {
 def add_job_arguments(parser: argparse.ArgumentParser, fields: tuple[JobField, ...] = JOB_FIELDS) -> None:
     """One option a job field; the values stay text, `JobField.check` checks them."""
     for field in fields:
-        usual = "" if field.default in (None, "", False) else f" Default: {field.default}."
+        is_told = field.default is not None and field.default is not False and field.default != ""
+        usual = f" Default: {field.default}." if is_told else ""
         options: dict = {"help": f"{field.label}. {field.help}{usual}".replace("%", "%%")}
         if not field.positional:
             options.update(dest=field.name, required=field.required)

@@ -68,6 +68,7 @@ class MetaEarthPlugin(QObject):
 
     def unload(self) -> None:
         """Undo initGui and end the backend."""
+        self._withdraw_offer()
         if self.swipe_tool:
             self.iface.mapCanvas().unsetMapTool(self.swipe_tool)
             self.swipe_tool.deleteLater()
@@ -168,10 +169,10 @@ class MetaEarthPlugin(QObject):
 
     def _show_unfinished(self, jobs: List[UnfinishedJob]) -> None:
         """Offer the last interrupted job in the message bar; after the user's choice, the one before."""
+        self._withdraw_offer()
         if self.provider is None or not jobs:
             return
         bar, job = self.iface.messageBar(), jobs[0]
-        self._withdraw_offer()
         text = tr("A job was interrupted ({}): {}.").format(job.since, job.output)
         message = bar.createMessage("MetaEarth", text)
         choices: List[Callable[[], None]] = [partial(self._resume, job), partial(self._discard, job)]

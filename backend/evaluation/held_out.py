@@ -9,6 +9,7 @@ import rasterio
 
 from backend.errors import InputError
 from backend.evaluation.chips import Chip, chips_of, spread
+from backend.training.chips import is_chip_set
 from backend.training.data import Picture, load_pictures, read_picture
 from backend.training.prepare import unfit
 from backend.training.split import ImageEntry, entries_of, load_collection
@@ -48,6 +49,11 @@ def read_entry(entry: ImageEntry) -> Picture:
 
 def judged_chips(root: Path, split: str, tile: int, limit: int) -> dict[float, list[Chip]]:
     """Up to ``limit`` chips of each ground resolution, none with the white or black collar of a mosaic."""
+    if is_chip_set(root):
+        raise InputError(
+            f"{root} is a prepared set. The embedded model is judged at its own held-out places: give the folder of the"
+            " collections in backend/training/split.toml. `evaluate spectrum` measures a model on a set of your own."
+        )
     splits = splits_of(split)
     pictures = [picture for name in splits for picture in load_pictures(root, name)]
     if "test" in splits and (root / BESIDE).is_file():

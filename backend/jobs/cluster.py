@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from backend.errors import Cancelled, ExecutorError, Interrupted, MetaEarthError, NetworkOutputError
+from backend.errors import ExecutorError, MetaEarthError, NetworkOutputError
 from backend.jobs import worker
 from backend.jobs.code import code_sha256, packed_code
 from backend.jobs.directory import PROBE, STOP, JobDirectory
@@ -104,7 +104,9 @@ class ClusterExecutor:
         self.warnings: list[str] = []
         self._stack = ExitStack()
         self._futures: dict[Future, tuple[Block, str]] = {}
-        self._run = secrets.token_hex(4)
+        self._run_id = secrets.token_hex(4)
+        self._nonce = directory.folder / f"{PROBE}{self._run_id}"
+        self._asked: dict[str, Future] = {}
         self._problems: dict[str, str] = {}
         self._device_names = {plan.device_name}
 
@@ -115,9 +117,9 @@ class ClusterExecutor:
             (self.directory.folder / STOP).unlink(missing_ok=True)
             self.directory.keep_model(self.plan)
             self._upload_code()
-            self._probe(self._wait_for_workers())
-            if problems := [sentence for sentence in self._problems.values() if sentence]:
-                raise ExecutorError("The cluster cannot do this job. " + "; ".join(problems) + ".")
+            self._nonce.write_text(self._nonce.name, encoding="utf-8")
+            self._stack.callback(self._remove_nonces)
+            self._probe_all()
         except BaseException:
             self._stack.close()
             raise
@@ -125,6 +127,10 @@ class ClusterExecutor:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def _remove_nonces(self) -> None:
+        for left in self.directory.folder.glob(f"{self._nonce.name}*"):
+            left.unlink(missing_ok=True)
 
     def _connect(self) -> Client:
         kind, _, count = self.address.partition(":")
@@ -148,29 +154,40 @@ class ClusterExecutor:
             path.write_bytes(packed_code())
             self._client.upload_file(str(path))
 
-    def _probe(self, threads: dict[str, int]) -> None:
-        """Note of each worker what keeps it from doing this job; empty if nothing does."""
-        nonce = f"{PROBE}{secrets.token_hex(4)}"
-        own = self.directory.folder / nonce
-        own.write_text(nonce, encoding="utf-8")
-        asked = {
-            address: self._client.submit(
-                worker.probe, str(self.directory.folder), nonce, code_sha256(), count, workers=[address], pure=False
-            )
-            for address, count in threads.items()
-        }
-        try:
-            for address, future in asked.items():
+    def _probe_all(self) -> None:
+        """`ExecutorError` names the workers that cannot do this job, and why; a busy one may take its time."""
+        self._ask_new(self._wait_for_workers())
+        end = time.monotonic() + PROBE_SECONDS
+        while self._asked:
+            self.check()
+            if time.monotonic() > end:
+                late = f"no answer within {PROBE_SECONDS} s; it may be busy with other work"
+                self._problems |= {address: f"{address}: {late}" for address in self._asked}
+                break
+            self._take_answers()
+            time.sleep(0.05)
+        if told := self._told_problems():
+            raise ExecutorError(f"The cluster cannot do this job. {told}.")
+
+    def _ask_new(self, threads: dict[str, int]) -> None:
+        """Let workers that nobody has asked yet tell whether they can do this job."""
+        folder, nonce = str(self.directory.folder), self._nonce.name
+        for address, count in threads.items():
+            if address not in self._problems and address not in self._asked:
+                self._asked[address] = self._client.submit(
+                    worker.probe, folder, nonce, code_sha256(), count, workers=[address], pure=False
+                )
+
+    def _take_answers(self) -> None:
+        for address, future in list(self._asked.items()):
+            if future.done():
+                del self._asked[address]
                 self._problems[address] = self._problem_of(address, future)
-        finally:
-            for left in self.directory.folder.glob(f"{nonce}*"):
-                left.unlink(missing_ok=True)
 
     def _problem_of(self, address: str, future: Future) -> str:
+        """What keeps a worker from doing this job; empty if nothing does."""
         try:
-            found = self._answer(future)
-        except (Cancelled, Interrupted):
-            raise
+            found: Probe = future.result()
         except Exception as error:  # whatever a foreign machine's Python has to say
             return f"{address}: {type(error).__name__}: {error}"
         if found.problem:
@@ -183,27 +200,25 @@ class ClusterExecutor:
             )
         return ""
 
-    def _fit_workers(self) -> list[str]:
-        """Those that can do the job; workers that came later are asked first, and left out with a warning if not."""
-        threads = self._wait_for_workers()
-        new = {address: count for address, count in threads.items() if address not in self._problems}
-        if new:
-            self._probe(new)
-            self.warnings += [f"Left out: {self._problems[a]}." for a in new if self._problems[a]]
-        fit = [address for address in threads if not self._problems[address]]
-        if not fit:
-            raise ExecutorError("No worker is left that can do this job. " + "; ".join(self._problems.values()) + ".")
-        return fit
+    def _told_problems(self) -> str:
+        return "; ".join(sentence for sentence in self._problems.values() if sentence)
 
-    def _answer(self, future: Future) -> Probe:
-        """A probe's answer; a busy worker may take its time."""
-        end = time.monotonic() + PROBE_SECONDS
-        while not future.done():
+    def _fit_workers(self) -> list[str]:
+        """Those that can do the job. Workers that come later are asked, and left out with a warning if they cannot."""
+        end = time.monotonic() + WORKERLESS_SECONDS
+        while True:
+            threads, known = self._wait_for_workers(), set(self._problems)
+            self._ask_new(threads)
+            self._take_answers()
+            new = [address for address in self._problems if address not in known]
+            self.warnings += [f"Left out: {self._problems[a]}." for a in new if self._problems[a]]
+            fit = [address for address in threads if self._problems.get(address) == ""]
+            if fit:
+                return fit
             self.check()
             if time.monotonic() > end:
-                raise TimeoutError(f"no answer within {PROBE_SECONDS} s; it may be busy with other work")
-            time.sleep(0.05)
-        return future.result()
+                raise ExecutorError(f"No worker is left that can do this job. {self._told_problems()}.")
+            time.sleep(0.2)
 
     def _wait_for_workers(self) -> dict[str, int]:
         """Threads of each worker, by address."""
@@ -271,7 +286,7 @@ class ClusterExecutor:
             stage,
             block.row,
             block.col,
-            key=f"metaearth-{self._run}-{sample}-{stage}-{block.name}-{secrets.token_hex(2)}",
+            key=f"metaearth-{self._run_id}-{sample}-{stage}-{block.name}-{secrets.token_hex(2)}",
             pure=False,
             retries=RETRIES,
             workers=[address],

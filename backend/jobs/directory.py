@@ -122,11 +122,12 @@ class JobDirectory:
             )
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        held = False
+        held, wanted = False, outputs[-1] if outputs else str(self.folder)
         try:
             with ExitStack() as locks:
-                for lock in (filelock.FileLock(self.folder / LOCK), *map(_result_lock, sorted(outputs))):
-                    locks.enter_context(lock.acquire(timeout=0))
+                locks.enter_context(filelock.FileLock(self.folder / LOCK).acquire(timeout=0))
+                for wanted in sorted(outputs):
+                    locks.enter_context(_result_lock(wanted).acquire(timeout=0))
                 held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
                 self._write(OWNER, json.dumps(owner))
@@ -138,7 +139,7 @@ class JobDirectory:
                     self._remove_if_empty()
         except filelock.Timeout as error:
             raise JobBusyError(
-                f"Another job works on {outputs[-1] if outputs else self.folder}{self._owner()}. "
+                f"Another job works on {wanted}{self._owner()}. "
                 "Wait for it, cancel it, or choose another name."
             ) from error
         finally:
@@ -215,8 +216,7 @@ class JobDirectory:
             _write_edges(path, made, plan.sha256)
         grid = plan.stages[stage - 1].grid.crop(block.region)
         tags = {PLAN_TAG: plan.sha256, **tags}
-        has_classes = any(product.colours for product in plan.products)
-        overviews = Resampling.nearest if has_classes else Resampling.average
+        overviews = Resampling.nearest if plan.has_classes else Resampling.average
         write_block(path, made.pixels, grid, np.dtype(plan.dtype), plan.nodata, plan.alpha, tags, overviews)
 
     def edges(self, plan: JobPlan, sample: int, stage: int, block: Block) -> Edges:

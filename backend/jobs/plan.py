@@ -231,6 +231,11 @@ class JobPlan:
         return [Product(path, k, 1, self.bands) for k, path in enumerate(self.result_paths[: len(self.stages)], 1)]
 
     @property
+    def has_classes(self) -> bool:
+        """Whether some of its rasters hold numbers of classes, which have no averages."""
+        return any(product.colours for product in self.products)
+
+    @property
     def folder(self) -> Path:
         """Where unfinished work lies: where the user says, else beside the result, on the same disk."""
         return Path(self.job.job_dir or default_job_folder(self.stages[-1].path)).absolute()

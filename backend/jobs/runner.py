@@ -209,7 +209,7 @@ class JobRun:
             blocks, asked = plan.blocks(product.stage), plan.stages[product.stage - 1].asked
             name = f"finished{number}.vrt"
             mosaic = self.directory.write_mosaic(name, plan, 1, product.stage, blocks, asked, product=product)
-            write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
+            write_cog(mosaic, part_of(path), np.dtype(plan.dtype), not plan.has_classes)
             self.check()
         if plan.job.samples > 1:
             write_statistics(plan, self.directory, list(map(part_of, results[len(plan.stages):])), self.check)

@@ -199,7 +199,7 @@ class JobResult:
     ``statistics``: rasters of mean and standard deviation, where several samples were made. ``evaluations`` counts
     network evaluations of this run in all stages; ``evaluations_per_pixel`` those of the last stage, in earlier runs of
     the job too, times a window's pixels over its valid output pixels. ``blocks_resumed`` were finished by earlier runs.
-    ``consistency_psnr`` is None where it is infinite.
+    ``consistency_psnr`` is None where it is infinite, or was not measured: scenes have none.
     """
 
     outputs: List[str]

@@ -146,12 +146,13 @@ def hole_marks(dtype: np.dtype, nodata: float | None, has_holes: bool) -> tuple[
     if np.issubdtype(dtype, np.floating):
         return math.nan, False
     limits = np.iinfo(dtype)
-    return float(limits.min if limits.min < 0 else limits.max), False
+    # the largest number of 64 bits that a float holds, too
+    return float(limits.min if limits.min < 0 else min(limits.max, 2**64 - 2048)), False
 
 
 def alpha_value(dtype: np.dtype) -> float:
-    """The value of an opaque pixel."""
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+    """The value of an opaque pixel in a type of whole numbers."""
+    return float(np.iinfo(dtype).max)
 
 
 def colour_interpretation(bands: int, alpha: bool) -> list[ColorInterp]:
@@ -237,10 +238,10 @@ def _add_source(
         )
 
 
-def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
+def write_cog(mosaic: Path, path: Path, dtype: np.dtype, from_averages: bool = True) -> None:
     """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified.
 
-    Overviews are averages, of class numbers the most frequent.
+    Overviews are averages, of class numbers the most frequent. ``from_averages``: whether the blocks' own are, too.
     """
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
     with rasterio.open(mosaic) as dataset:
@@ -258,7 +259,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 blocksize=512,
                 bigtiff="IF_SAFER",
                 overview_resampling="MODE" if classes else "AVERAGE",
-                overviews="IGNORE_EXISTING" if classes else "AUTO",  # the blocks' own are no modes
+                overviews="AUTO" if from_averages and not classes else "IGNORE_EXISTING",
                 num_threads=2,
             )
         _verify_copy(path, mosaic)

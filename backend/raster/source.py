@@ -248,7 +248,7 @@ class RasterSource:
         """8-bit data: identity; others: percentiles of a decimated read of the whole layer, whatever the extent."""
         if self.dtype == np.uint8:
             return identity_stretch(self.out_bands)
-        key = repr((self.fingerprint(), self.bands, self.grid))
+        key = repr((self.fingerprint(), self.bands, self.grid, self.nodata, self.needs_alpha))
         if key not in _stretches:
             while len(_stretches) >= MOST_STRETCHES:
                 _stretches.pop(next(iter(_stretches)), None)

@@ -6,7 +6,7 @@ import functools
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -123,9 +123,12 @@ class SceneEngine:
                     made[some], alike = pictures, alike[len(some):]
         if self.dtype != torch.float32 and not np.isfinite(made).all():
             # as in the cascade, what bfloat16 could not compute is computed once more
-            again = replace(self, dtype=torch.float32)
             wrong = [k for k, pictures in enumerate(made) if not np.isfinite(pictures).all()]
-            made[wrong] = again.windows([windows[k] for k in wrong], targets, ground_resolution_m)
+            self.dtype, usual = torch.float32, self.dtype
+            try:
+                made[wrong] = self.windows([windows[k] for k in wrong], targets, ground_resolution_m)
+            finally:
+                self.dtype = usual
         return _finite(made)
 
     @torch.inference_mode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backend.errors import ModelError
+from backend.files import to_disk
 
 CHECKPOINT = "checkpoint.safetensors"
 FACTS = "facts"
@@ -44,8 +44,7 @@ def save_state(folder: Path, state: TrainingState, facts: dict[str, Any]) -> Non
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.tensors().items()}
     told = {**facts, "step": state.step, "seconds": state.seconds}
     save_file(tensors, partial, metadata={FACTS: json.dumps(told)})
-    with partial.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    to_disk(partial)
     partial.replace(path)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import InputError
+from backend.files import to_disk
 
 SPLITS = ("train", "validation", "test")
 DATASET_FILE = "dataset.json"
@@ -96,7 +96,7 @@ def write_shard(path: Path, chips: Iterable[CutChip]) -> int:
             records.append(
                 ChipRecord(key, offset, size, facts.gsd_m, *place, facts.source, facts.licence, facts.modality, told)
             )
-    _flush_to_disk(partial)
+    to_disk(partial)
     partial.replace(path)
     _write_index(path.with_suffix(".csv"), records)
     return len(records)
@@ -124,13 +124,8 @@ def _write_index(path: Path, records: list[ChipRecord]) -> None:
         writer = csv.DictWriter(stream, [f.name for f in fields(ChipRecord)])
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
-    _flush_to_disk(partial)
+    to_disk(partial)
     partial.replace(path)
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def _read_index(path: Path) -> Iterator[ChipRecord]:

@@ -17,8 +17,8 @@ from backend.training.chips import ChipSet, is_chip_set
 from backend.training.split import ImageEntry, entries, require_training_split
 
 Image = NDArray[np.uint8]
-MOST_CHIPS = 4000
-"""So many chips of a prepared set are held in memory at once: 0.8 GB."""
+MOST_BYTES = 1_000_000_000
+"""So much of a prepared set is held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def load_pictures(root: Path, split: str) -> list[Picture]:
     chips = ChipSet(root, split)
     facts = chips.all_facts()
     shown = [number for number, record in enumerate(chips.records) if record.modality in ("", "rgb")]
-    return [_chip_picture(chips, n, Path(facts[n]["file"])) for n in shown[:: -(-len(shown) // MOST_CHIPS) or 1]]
+    step = -(-len(shown) * chips.read(shown[0]).nbytes // MOST_BYTES) if shown else 1
+    return [_chip_picture(chips, number, Path(facts[number]["file"])) for number in shown[::step]]
 
 
 def _chip_picture(chips: ChipSet, number: int, file: Path) -> Picture:

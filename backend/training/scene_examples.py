@@ -128,7 +128,7 @@ class SceneExamples(Dataset):
 
 
 def fitting_reductions(side: int, crop: int) -> list[int]:
-    """Those of `REDUCTIONS` after which a chip of so many pixels still holds a crop; none, if it never does."""
+    """Those of `REDUCTIONS` after which a chip of so many pixels still holds a crop; 1 alone if it never does."""
     return [r for r in REDUCTIONS if side >= crop * r] or [1]
 
 
@@ -158,7 +158,7 @@ class TuplePool:
     """
 
     def __init__(self, chips: ChipSet, modalities: tuple[str, ...], seed: int) -> None:
-        self.chips = chips
+        self.chips, self.modalities = chips, modalities
         known = [shown(record) & set(modalities) for record in chips.records]
         self.numbers = [number for number, found in enumerate(known) if len(found) > 1]
         if not self.numbers:
@@ -184,7 +184,7 @@ class TuplePool:
         """By modality the finest and the coarsest metres per pixel that crops of so many pixels are drawn at."""
         seen: dict[str, list[float]] = {}
         for number in self.numbers:
-            for name in shown(self.chips.records[number]):
+            for name in shown(self.chips.records[number]) & set(self.modalities):
                 seen.setdefault(name, []).append(self.chips.records[number].gsd_m)
         coarser = max(fitting_reductions(min(self.chips.read(self.numbers[0]).shape[:2]), crop))
         return {name: (min(sizes), max(sizes) * coarser) for name, sizes in sorted(seen.items())}

@@ -91,7 +91,8 @@ class BackendProcess(QObject):
             self._cancelled.add(id_)
             self._send(protocol.notification("cancel", {"id": id_, "keep": keep}))
             verb = protocol.VERBS.get(self._waiting[id_].params.get("verb", ""))
-            grace = SAVE_GRACE_MS if verb and verb.saves else CANCEL_GRACE_MS
+            saves = verb and verb.saves and self._jobs()[:1] == [id_]
+            grace = SAVE_GRACE_MS if saves else CANCEL_GRACE_MS
             QTimer.singleShot(grace, partial(self._give_up, id_))
 
     @pyqtSlot()
@@ -129,8 +130,8 @@ class BackendProcess(QObject):
     def _start(self) -> str:
         """Start the child and greet it; a sentence if that is not possible."""
         if self._crashes > MAX_RESTARTS:
-            return self._with_log(tr("The backend stopped {} times, so it is not started again. "
-                                     "Restart QGIS to try once more.").format(self._crashes))
+            return self._with_log(tr("The backend stopped {} times, so it is not started again. Set it up again, or "
+                                     "restart QGIS, to try once more.").format(self._crashes))
         python = backend_python(self._root, self._home)
         if not python.path:
             return python.sentence

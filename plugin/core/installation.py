@@ -44,6 +44,7 @@ INDEX = "https://pypi.org/simple"
 TORCH = "torch==2.13.0"
 PYTHON = ">=3.11,<3.14"
 LOCK = "backend.lock"
+PARTS = ("env", "python", "bin", "cache")
 WATCH_SECONDS = 0.3
 CPU_BYTES, CUDA_BYTES = 3_000_000_000, 9_000_000_000
 CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
@@ -257,12 +258,15 @@ def kill_all(process: subprocess.Popen) -> None:
 
 
 def remove(home: Path) -> None:
-    """Delete the environment and all that was downloaded for it."""
+    """Delete the environment and all that was downloaded for it; `OSError` if some of it is still there."""
     for name in (SETTING, f"env/{READY}"):  # first: what a partly failed deletion leaves is no environment
         (home / name).unlink(missing_ok=True)
-    for name in ("env", "python", "bin", "cache"):
+    for name in PARTS:
         shutil.rmtree(home / name, ignore_errors=True)
     (home / LOCK).unlink(missing_ok=True)
+    left = [str(home / name) for name in PARTS if (home / name).exists()]
+    if left:
+        raise OSError(tr("{} is in use. Close other programs and try again.").format(", ".join(left)))
 
 
 def lock_file(root: Path) -> Path:

@@ -82,6 +82,7 @@ class Preview(QObject):
         parameters = {**self._parameters, "EXTENT": extent_text(self._extent, self._crs),
                       "OUTPUT": self._output}
         self._run = Run(algorithm(), parameters)
+        self._run.feedback.keep = False
         self._run.finished.connect(self._draw)
         self._run.failed.connect(self.failed)
         self._run.start()

@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 
-import torch
-
+from backend.devices import use_threads
 from backend.jobs import portions
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
@@ -43,7 +42,7 @@ def kill_in(target: str, number: int, delay: float) -> None:
     setattr(owner, name, counting)
 
 
-torch.set_num_threads(1)
+use_threads(1)
 portions.BLOCK_SECONDS = 0.0  # blocks of one window
 kill_in(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
 JobRun(make_plan(Job.from_dict(json.loads(sys.argv[1]))), lambda p: None, lambda: None).run()

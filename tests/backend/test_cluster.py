@@ -241,7 +241,8 @@ def test_workers_that_cannot_see_the_job_are_named(own_cluster, small_model, sce
     assert list(shared.iterdir()) == []
 
 
-def test_workers_that_come_later_are_asked_too(two_workers, small_model, make_raster, tmp_path):
+def test_workers_that_come_later_are_asked_too(two_workers, small_model, make_raster, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "WORKERLESS_SECONDS", 3)
     source = make_raster()
     plan = make_plan(small_job(small_model, source, tmp_path / "out.tif", executor=two_workers.address))
     directory = JobDirectory(plan.folder)
@@ -249,15 +250,22 @@ def test_workers_that_come_later_are_asked_too(two_workers, small_model, make_ra
         directory.write_plan(plan)
         with cluster_module.ClusterExecutor(two_workers.address, plan, directory, keep_on) as executor:
             first, late = executor._fit_workers()
-            del executor._problems[late]
-            assert executor._fit_workers() == [first, late]
-            os.utime(source, (1, 1))  # whoever is asked now sees another source
-            del executor._problems[late]
-            assert executor._fit_workers() == [first]
-            assert late in executor.warnings[-1] and "sees another version" in executor.warnings[-1]
-            executor._problems.clear()
-            with pytest.raises(ExecutorError, match="No worker is left"):
+
+            def fit_without(address):
+                """Who is fit, once a worker that comes anew has answered."""
+                del executor._problems[address]
                 executor._fit_workers()
+                while executor._asked:
+                    time.sleep(0.05)
+                    found = executor._fit_workers()
+                return found
+
+            assert fit_without(late) == [first, late]
+            os.utime(source, (1, 1))  # whoever is asked now sees another source
+            assert fit_without(late) == [first]
+            assert late in executor.warnings[-1] and "sees another version" in executor.warnings[-1]
+            with pytest.raises(ExecutorError, match=r"No worker is left that can do this job. tcp://"):
+                fit_without(first)
         directory.remove()
 
 
