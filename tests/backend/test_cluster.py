@@ -94,7 +94,7 @@ def equal(result, whole):
 
 
 def test_a_scene_on_two_workers_has_the_same_pixels(two_workers, scene_model, make_raster, tmp_path):
-    rgb = make_raster("rgb.tif", height=150, width=170)
+    rgb = make_raster("rgb.tif", height=80, width=100)
 
     def translated(name, executor):
         wanted = SceneRequest((SceneInput("rgb", rgb),), ("nir", "pan"), str(tmp_path / name), str(scene_model.folder),

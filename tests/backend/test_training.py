@@ -241,7 +241,7 @@ def final_weights(folder):
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(small_model, chips, tmp_path):
-    settings = {"steps": 60, "save_every_s": 0.05}
+    settings = {"steps": 30, "save_every_s": 0.05}
     straight = run_command(*arguments_of(small_model, chips, tmp_path / "straight", **settings), "--workers", "1")
     killed = run_command(*arguments_of(small_model, chips, tmp_path / "killed", **settings), "--workers", "1")
     while not (tmp_path / "killed" / CHECKPOINT).exists() and killed.poll() is None:
