@@ -12,11 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cattrs
 import numpy as np
 import torch
-from affine import Affine
-from rasterio.crs import CRS
 
 from backend.cascade.engine import Sampling
 from backend.cascade.planning import stage_regions, stages_for
@@ -24,6 +21,7 @@ from backend.devices import choose_device, device_name
 from backend.errors import PlanError
 from backend.jobs.calibration import calibrated, fastest
 from backend.jobs.checks import check_outputs, check_size, check_space, existing_folder, warnings_of
+from backend.jobs.conversion import CONVERTER
 from backend.jobs.portions import block_windows
 from backend.models.bundle import Bundle, find_bundle, open_bundle
 from backend.protocol import (
@@ -290,18 +288,6 @@ def _kind(values: dict[str, Any], usual: type[JobPlan]) -> type[JobPlan]:
     from backend.jobs.scene_plan import ScenePlan  # it builds on this module
 
     return ScenePlan
-
-
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter()
-    converter.register_unstructure_hook(Affine, lambda a: list(a)[:6])
-    converter.register_structure_hook(Affine, lambda v, _: Affine(*v))
-    converter.register_unstructure_hook(CRS, lambda crs: crs.to_wkt())
-    converter.register_structure_hook(CRS, lambda v, _: CRS.from_wkt(v))
-    return converter
-
-
-CONVERTER = _converter()
 
 
 def make_plan(job: Job) -> JobPlan:
