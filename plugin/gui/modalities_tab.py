@@ -74,6 +74,7 @@ class ModalitiesTab(QWidget):
         self._models: Optional[List[ModelInfo]] = None
         self._problem = ""
         self._last: Job = None
+        self._stopped: List[Tuple[str, Dict[str, Any]]] = []
         self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._prospects = {verb.name: self._prospect(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._build(canvas)
@@ -176,6 +177,8 @@ class ModalitiesTab(QWidget):
         reason = why_not(self._algorithms[verb.name], parameters, self._models)
         taken = [path for run in self.runs for path in run.writes]
         there = in_the_way(parameters["OUTPUT"], wanted(parameters), taken)
+        if (verb.name, parameters) in self._stopped:  # the same once more: the backend goes on with what is there
+            there = [path for path in there if path in taken]
         if not reason and there:
             return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
         return reason
@@ -206,6 +209,8 @@ class ModalitiesTab(QWidget):
         run.finished.connect(partial(self._finished, run, name, lead))
         run.failed.connect(self._failed)
         run.cancelled.connect(self.left_unfinished)
+        for stopped in (run.cancelled, run.failed):
+            stopped.connect(partial(self._remember, verb, parameters))
         run.ended.connect(self.refresh)
         run.start()
         self.form.seed_row.next()
@@ -220,6 +225,9 @@ class ModalitiesTab(QWidget):
         text = tr("Done: {} layers in the group {}.").format(len(layers), name)
         self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))
         self.results_added.emit(layers, lead)
+
+    def _remember(self, verb: Verb, parameters: Dict[str, Any], *_: str) -> None:
+        self._stopped.append((verb.name, parameters))
 
     def _failed(self, sentence: str) -> None:
         self.left_unfinished.emit()

@@ -219,6 +219,9 @@ def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window
     tab.run_box.keep_action.trigger()
     assert ended(tab) == "Cancelled."
     (folder,) = tmp_path.rglob("*.metaearth-job")
+    events_until(tab.run_box.run_button.isEnabled)  # the same once more would go on
+    tab.form.seed_row.box.setValue(5)
+    events_until(lambda: "is there already" in tab.run_box.run_button.toolTip())
     dock.resume(str(folder), "large")
     assert dock.run_box.isVisible()
     events_until(lambda: not dock.runs, 240)
