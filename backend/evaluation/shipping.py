@@ -16,6 +16,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from backend.cascade.engine import Engine
 from backend.cascade.picture import Manner, render_picture
@@ -88,30 +89,47 @@ def precision_rows(
 ) -> Found:
     """What storing in fp16 and computing in the engine's format change, each against float32.
 
-    ``exact``: a safetensors file of the weights before they were rounded to fp16, if there is one.
+    ``exact``: a safetensors file of the weights before they were rounded to fp16; without one `unrounded_weights` draws
+    what they may have been.
     """
     plain = Engine(engine.bundle, engine.sha256, engine.sampling, engine.device, torch.float32, engine.batch)
-    stored = computed = None
-    if exact is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle = _with_weights(engine.bundle, exact, Path(folder))
-            unrounded = Engine(bundle, bundle.sha256(), engine.sampling, engine.device, torch.float32, engine.batch)
-            stored = difference(plain, unrounded, lows, check)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = exact or unrounded_weights(engine.bundle.weights, Path(folder) / "drawn.safetensors")
+        bundle = _with_weights(engine.bundle, weights, Path(folder))
+        unrounded = Engine(bundle, bundle.sha256(), engine.sampling, engine.device, torch.float32, engine.batch)
+        stored = difference(plain, unrounded, lows, check)
+    computed = None
     if engine.dtype != torch.float32:
         computed = difference(engine, plain, lows, check)
     rows, verdicts = [], []
-    for bar, found in ((STORED, stored), (COMPUTED, computed)):
+    said = "" if exact else "; float32 weights drawn from those that round to the stored ones"
+    for bar, found, drawn in ((STORED, stored, said), (COMPUTED, computed, "")):
         rows.append(
             {
                 "figure": bar.figure,
                 "value": found.rms if found else "not measured",
                 "bar": bar.text,
                 "n": len(lows),
-                "of": f"root mean square; largest {found.largest:g}; {_format(engine)}" if found else None,
+                "of": f"root mean square; largest {found.largest:g}; {_format(engine)}{drawn}" if found else None,
             }
         )
         verdicts.append(bar.judge("", found.rms if found else None))
     return rows, verdicts
+
+
+def unrounded_weights(weights: Path, path: Path) -> Path:
+    """A file of float32 weights that round to those of a file in fp16, each drawn uniformly between its neighbours.
+
+    What rounding has taken away is not known afterwards, but how much that can be is.
+    """
+    random = torch.Generator().manual_seed(0)
+    drawn = {}
+    for name, stored in load_file(weights).items():
+        value = stored.float()
+        spacing = ((stored.view(torch.int16) + 1).view(torch.float16).float() - value).abs()
+        drawn[name] = value + (torch.rand(value.shape, generator=random) - 0.5) * torch.nan_to_num(spacing, posinf=0.0)
+    save_file(drawn, path)
+    return path
 
 
 def _format(engine: Engine) -> str:

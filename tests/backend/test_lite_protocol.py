@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from backend.cascade.engine import Engine, Sampling
 from backend.cascade.picture import Manner, render_picture
@@ -25,7 +26,7 @@ from backend.evaluation.protocols.lite import LiteSettings, lite
 from backend.evaluation.quality import COLOUR, CONSISTENCY, GRAIN, POWER, group_rows, pooled_rows, regressed
 from backend.evaluation.remake import BICUBIC, GENERATED, L1, OFF, remake, remembering
 from backend.evaluation.scene_classes import Scenes, read_scenes, scene_rows
-from backend.evaluation.shipping import file_rows, precision_rows, range_rows, speed_rows
+from backend.evaluation.shipping import file_rows, precision_rows, range_rows, speed_rows, unrounded_weights
 from backend.models.bundle import Bundle, open_bundle, save_bundle
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
@@ -201,8 +202,6 @@ def test_chips_of_classes_are_read_from_both_splits(imagery):
 
 def full_precision(bundle: Bundle, folder, change=1.0):
     """A safetensors file of the bundle's weights in float32, a little off what fp16 can hold."""
-    from safetensors.torch import save_file
-
     state = {k: (change * 1.0001) * v.float().contiguous() for k, v in bundle.load().state_dict().items()}
     save_file(state, folder / "exact.safetensors")
     return folder / "exact.safetensors"
@@ -219,13 +218,23 @@ def test_the_file_is_counted(small_model, tmp_path):
 
 def test_number_formats_are_compared_with_float32(small_model, tmp_path):
     lows = [(texture(16, 1, k).transpose(2, 0, 1).astype(np.float32), 10.0) for k in range(2)]
-    _, (stored, computed) = precision_rows(engine_of(small_model), None, lows, go_on)
-    assert stored.holds is None and computed.holds is None
+    (row, _), (stored, computed) = precision_rows(engine_of(small_model), None, lows, go_on)
+    assert stored.holds and "drawn" in row["of"] and computed.holds is None
     engine = engine_of(small_model, torch.bfloat16)
     _, (stored, computed) = precision_rows(engine, full_precision(small_model, tmp_path), lows, go_on)
     assert stored.holds and computed.found.value > 0
     _, (stored, _) = precision_rows(engine, full_precision(small_model, tmp_path, 1.5), lows, go_on)
     assert not stored.holds
+
+
+def test_drawn_weights_are_others_that_round_to_the_same(small_model, tmp_path):
+    stored = load_file(small_model.weights)
+    drawn = load_file(unrounded_weights(small_model.weights, tmp_path / "drawn.safetensors"))
+    total, same, moved = (sum(int(count(name)) for name in stored) for count in (
+        lambda name: stored[name].numel(),
+        lambda name: (drawn[name].half() == stored[name]).sum(),
+        lambda name: (drawn[name] != stored[name].float()).sum()))
+    assert same > 0.99 * total and moved > 0.5 * total
 
 
 def test_a_range_is_kept_only_with_a_warning_beyond_it(small_model, tmp_path):
