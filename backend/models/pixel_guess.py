@@ -20,6 +20,8 @@ PRODUCTS = tuple(itertools.combinations_with_replacement(range(PICTURE_CHANNELS)
 FEATURES = 1 + PICTURE_CHANNELS + len(PRODUCTS)
 RIDGE = 1e-4
 """Added to the mean squares: bands that are shown three times are one."""
+ALL = 0.999
+"""Of the variance: what is so explained by one modality was computed from it, or might have been."""
 
 
 def polynomials(pictures: Tensor) -> Tensor:
@@ -59,6 +61,10 @@ class PixelGuess(nn.Module):
         features = polynomials(pictures[number, best].double())  # float64: autocast leaves it alone
         found = torch.einsum("btfhw,btfc->btchw", features, self.weights[best, every].double())
         return found.float(), (self.explained[best, every] > 0) & (known[number, best] > 0)
+
+    def tells_all(self, known: Tensor) -> Tensor:
+        """Of which modalities the best of the ``known`` ones tells every pixel: (batch, modalities) of both."""
+        return (self.explained[None] * known[:, :, None]).amax(dim=1) > ALL
 
     @property
     def is_fitted(self) -> bool:

@@ -342,7 +342,8 @@ class SceneNetwork(nn.Module):
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
         """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.
 
-        What the autoencoder loses of a given picture tells what it loses of the others, by a linear map [ours].
+        What the autoencoder loses of a given picture tells what it loses of the others, by a linear map; what the given
+        pixels tell all of is computed from them [ours].
         ``latents``: (batch, streams, ...), the given streams first; ``modalities``: (batch, streams).
         """
         known = given.shape[1]
@@ -350,7 +351,20 @@ class SceneNetwork(nn.Module):
         if not known:
             return made
         more = self.lost.expected(given - made[:, :known], modalities, latents.shape[1] - known)
-        return made[:, known:] + more.float()
+        return self._computed(made[:, known:] + more.float(), given, modalities)
+
+    def _computed(self, made: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
+        """The ``made`` pictures, those of which the ``given`` ones tell all replaced by what they tell."""
+        if self.pixels is None:
+            return made
+        count, shown, wanted = len(self.config.modalities), *modalities.tensor_split([given.shape[1]], dim=1)
+        every = torch.ones_like(shown, dtype=torch.bool)
+        known = by_modality(torch.ones_like(shown)[..., None], shown, every, count)[..., 0]
+        computed = of_streams(self.pixels.tells_all(known), wanted)
+        if not bool(computed.any()):
+            return made
+        told, _ = self.pixels(by_modality(given, shown, every, count), known)
+        return torch.where(computed[..., None, None, None], of_streams(told, wanted), made)
 
     def _run(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.recompute and torch.is_grad_enabled():

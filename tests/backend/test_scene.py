@@ -337,6 +337,19 @@ def test_the_guess_has_what_the_best_pixel_tells_and_beside_it_what_is_linear_in
     torch.testing.assert_close(more, both.guess - both.linear + both.more)
 
 
+def test_what_given_pixels_tell_all_of_is_computed_and_the_rest_is_made():
+    network, place = lively(), next(curved(np.random.default_rng(1), 1))
+    given = torch.stack([place[0], place[2]])[None]
+    latents = torch.randn(1, 4, SMALL_SCENE.vae.channels, 4, 4)
+    forth, back = torch.tensor([[0, 2, 3, 1]]), torch.tensor([[1, 2, 3, 0]])
+    before = [network.pictures(latents, given, numbers) for numbers in (forth, back)]
+    network.pixels.fit(curved(np.random.default_rng(0)))
+    made = network.pictures(latents, given, forth)
+    torch.testing.assert_close(made[0, 1], place[1], atol=0.01, rtol=0)
+    assert torch.equal(made[:, 0], before[0][:, 0]) and not torch.equal(made[:, 1], before[0][:, 1])
+    assert torch.equal(network.pictures(latents, given, back), before[1])  # a square tells little of its root
+
+
 def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
     """Streams as much brighter as is expected of them: the same noise is found, and latents as much brighter."""
     network, given = lively(), streams(times=(1.0, 0.4))
