@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -72,7 +73,7 @@ class JobField:
         if self.kind == "numbers":
             return [self._in_range(float(v)) for v in (value.split() if isinstance(value, str) else value)]
         if self.kind == "words":
-            return value.split() if isinstance(value, str) else [str(v) for v in value]
+            return words_of(value) if isinstance(value, str) else [str(v) for v in value]
         if self.kind == "rasters":
             return [str(v) for v in ([value] if isinstance(value, str) else value)]
         if self.kind == "choice":
@@ -126,6 +127,13 @@ class JobField:
 
 EMPTY_ENDS = ("None", "nan", "")
 """How QGIS writes the end of a range that is not given."""
+
+
+def words_of(text: str) -> List[str]:
+    """Words between spaces; what is in double quotes has spaces of its own. A backslash means nothing."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split, words.quotes, words.escape, words.commenters = True, '"', "", ""
+    return list(words)
 
 
 def check_fields(fields: Tuple[JobField, ...], values: Dict[str, Any]) -> Dict[str, Any]:

@@ -266,7 +266,8 @@ RESOLUTION_OF_SCENE = dataclasses.replace(
     help="Metres per pixel of the results. Empty: those of the first raster.")
 
 READING_FIELDS: Tuple[JobField, ...] = (
-    JobField("other_inputs", "words", "Other rasters", "Modalities of your own, as NAME=PATH, separated by spaces.",
+    JobField("other_inputs", "words", "Other rasters",
+             "Modalities of your own, as NAME=PATH, separated by spaces; a path with spaces in double quotes.",
              advanced=True),
     JobField("band_choice", "words", "Bands",
              "Which bands show a modality, where the raster has others: NAME=BAND or NAME=BAND,BAND,BAND, such as:"

@@ -160,16 +160,26 @@ def scalar_values(algorithm: QgsProcessingAlgorithm, fields: Tuple[JobField, ...
                   context: QgsProcessingContext) -> Values:
     """The checked values of all fields that are numbers, choices or texts; `FieldError` with a sentence.
 
-    Folders are told from the root, and so are texts that name a file or a folder which is there: the backend's working
-    directory is another.
+    What names a folder or a file is told from the root: the backend's working directory is another.
     """
     found = {}
     for field in fields:
         if field.kind in SCALAR_KINDS:
             text = algorithm.parameterAsString(parameters, field.parameter, context)
-            is_path = field.kind == "folder" or (field.kind == "text" and names_a_file(text))
-            found[field.name] = field.check(absolute(text) if is_path else text)
+            found[field.name] = from_root(field.kind, field.check(text))
     return found
+
+
+def from_root(kind: str, value: Any) -> Any:
+    """A field's value with absolute paths: of folders, of texts that are the path of something there, and of words."""
+    if value and kind == "folder":
+        return absolute(value)
+    if value and kind == "text":
+        return absolute(value) if names_a_file(value) else value
+    if value and kind == "words":
+        parts = [word.rpartition("=") for word in value]
+        return [f"{name}{equals}{from_root('text', text)}" for name, equals, text in parts]
+    return value
 
 
 def names_a_file(text: str) -> bool:

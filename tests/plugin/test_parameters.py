@@ -105,3 +105,14 @@ def test_a_model_that_is_a_folder_here_is_named_from_the_root(algorithm, module,
     read = module("plugin.processing.parameters").scalar_values
     for text, meant in (("models/mine", str(tmp_path / "models" / "mine")), ("models", "models"), ("a/b", "a/b")):
         assert read(algorithm, fields, {"MODEL": text}, QgsProcessingContext()) == {"model": meant}
+
+
+def test_words_have_spaces_in_quotes_and_their_files_are_named_from_the_root(module, monkeypatch, tmp_path):
+    (tmp_path / "my heights.tif").touch()
+    monkeypatch.chdir(tmp_path)
+    algorithm = QgsApplication.processingRegistry().algorithmById("metaearth:translatemodality")
+    fields = tuple(f for f in module("backend.protocol").TRANSLATE.fields if f.name == "other_inputs")
+    text = '"dem=my heights.tif" snow=c:\\data\\snow.tif it\'s=#1'
+    found = module("plugin.processing.parameters").scalar_values(
+        algorithm, fields, {"OTHER_INPUTS": text}, QgsProcessingContext())
+    assert found == {"other_inputs": [f"dem={tmp_path / 'my heights.tif'}", "snow=c:\\data\\snow.tif", "it's=#1"]}
