@@ -24,6 +24,8 @@ from backend.models.vae import picture_autoencoder
 
 TIME_STEPS = 1000.0
 """Times of 0 to 1 are encoded as the cascade's of 0 to 1000."""
+NONE = -1
+"""In place of a modality's number."""
 
 
 class Streams(NamedTuple):
@@ -313,9 +315,10 @@ class SceneNetwork(nn.Module):
             linear = self._linear(latents, known)
             told, from_pixels = self.pixels(by_modality(pictures, modalities, observed, count), known)
             z = self.vae.encode(told.flatten(0, 1)).float().unflatten(0, linear.shape[:2])
-            z = linear + z - self._of_best(self.pixels.best(known), linear, latents, known)
             unknown = observed.any(dim=1, keepdim=True) & (known == 0)
-            z = torch.where((unknown & from_pixels)[..., None, None, None], z, linear)
+            told_of = unknown & from_pixels
+            z = linear + z - self._of_best(torch.where(told_of, self.pixels.best(known), NONE), linear, latents, known)
+            z = torch.where(told_of[..., None, None, None], z, linear)
             guess = self.vae.decode(z.flatten(0, 1)).float()
         seen = self.regression(pictures, modalities, observed, ground_resolution_m, guess.unflatten(0, z.shape[:2]))
         more = (self.vae.encode(guess + seen.flatten(0, 1)) - self.vae.encode(guess)).float().unflatten(0, z.shape[:2])
@@ -328,15 +331,19 @@ class SceneNetwork(nn.Module):
         return self.prior.parts(latents, every, known, 1 - known)[0].float()
 
     def _of_best(self, best: Tensor, linear: Tensor, latents: Tensor, known: Tensor) -> Tensor:
-        """The linear guess of each modality from one known modality alone, the ``best`` of it (batch, modalities)."""
-        if bool((known.sum(dim=1) <= 1).all()):
-            return linear
-        found = torch.empty_like(linear)
-        for source in best.unique().tolist():
-            alone = torch.zeros_like(known)
-            alone[:, source] = known[:, source]
-            chosen = (best == source)[..., None, None, None]
-            found = torch.where(chosen, self._linear(latents, alone), found)
+        """The linear guess of each modality from one known modality alone, the ``best`` of it (batch, modalities).
+
+        Where that is `NONE`, or the only one known, it is ``linear``.
+        """
+        found = linear.clone()
+        several = (known.sum(dim=1, keepdim=True) > 1) & (best != NONE)
+        for source in best[several].unique().tolist():
+            chosen = several & (best == source)
+            some = chosen.any(dim=1)
+            alone = torch.zeros_like(known[some])
+            alone[:, source] = 1
+            guess = self._linear(latents[some], alone)
+            found[some] = torch.where(chosen[some][..., None, None, None], guess, found[some])
         return found
 
     def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
