@@ -183,7 +183,7 @@ PROTOCOLS = (
         (
             MODEL, BASELINE,
             ("--float32-weights", {"type": Path, "metavar": "FILE", "help": "safetensors of the weights before rounding"
-             " to fp16; without it, only number formats of computing are compared"}),
+             " to fp16; without it float32 weights are drawn among those that round to the stored ones"}),
             DATA, OUTPUT,
             ("--split", {"default": "held-out", "choices": ("held-out", "validation", "test"), "help": "held-out is"
              " both"}),

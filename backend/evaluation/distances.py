@@ -16,6 +16,7 @@ from backend.evaluation.statistics import (
     Estimate,
     Weights,
     centred_interval,
+    members,
     multiplicities,
     percentile_interval,
 )
@@ -71,7 +72,7 @@ def frechet_estimate(
 ) -> Estimate:
     """The Fréchet distance of (n, d) and (m, d) and the interval of its spread; the bias at this n is in both.
 
-    ``pairs``: b_i was made from a_i, and the two are drawn together, with ``clusters`` whole clusters of them.
+    ``pairs``: b_i was made from a_i, and the two are drawn together; ``clusters``: whole clusters of a are drawn.
     """
     value = frechet_distance(a, b)
     drawn = [frechet_distance(a, b, *w) for w in zip(*_drawn(len(a), len(b), pairs, clusters, draws, seed))]
@@ -90,11 +91,17 @@ def frechet_difference(
 
 
 def _drawn(
-    n: int, m: int, pairs: bool, clusters: Sequence[str] | None, draws: int, seed: int
+    n: int,
+    m: int,
+    pairs: bool,
+    clusters: Sequence[str] | None,
+    draws: int,
+    seed: int,
+    clusters_b: Sequence[str] | None = None,
 ) -> tuple[Weights, Weights]:
     """(draws, n) and (draws, m): how often each row of the two sets is drawn."""
-    of_a = multiplicities(n, clusters if pairs else None, draws, seed)
-    return of_a, of_a if pairs else multiplicities(m, None, draws, seed + 1)
+    of_a = multiplicities(n, clusters, draws, seed)
+    return of_a, of_a if pairs else multiplicities(m, clusters_b, draws, seed + 1)
 
 
 def frechet_at_infinity(a: Features, b: Features, seed: int = 0, sizes: int = 8, repeats: int = 4) -> float | None:
@@ -124,16 +131,17 @@ def kernel_distance(
     clusters: Sequence[str] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
+    clusters_b: Sequence[str] | None = None,
 ) -> Estimate:
     """Unbiased MMD^2 with KID's kernel (Binkowski et al. 2018, arXiv 1801.01401) and a bootstrap interval.
 
     ``pairs``: b_i was made from a_i, so that the two are not independent; products of i with itself are then left out
-    everywhere (the one-sample U-statistic of Gretton et al. 2012, JMLR 13, eq. 4) and rows are drawn together, with
-    ``clusters`` whole clusters of them. An item drawn twice is never compared with itself, so that the bootstrap has
-    no bias either.
+    everywhere (the one-sample U-statistic of Gretton et al. 2012, JMLR 13, eq. 4) and rows are drawn together. With
+    ``clusters`` (of b ``clusters_b``, where b is independent), whole clusters are left out and drawn: their rows are no
+    independent samples either. What is drawn twice is never compared with itself, so that the bootstrap has no bias.
     """
-    values = _discrepancy(a, b, pairs)
-    drawn_a, drawn_b = _drawn(len(a), len(b), pairs, clusters, draws, seed)
+    values = _discrepancy(a, b, pairs, clusters, clusters_b)
+    drawn_a, drawn_b = _drawn(len(a), len(b), pairs, clusters, draws, seed, clusters_b)
     value = float(values(np.ones((1, len(a))), np.ones((1, len(b))))[0])
     return Estimate(value, *percentile_interval(values(drawn_a, drawn_b)), min(len(a), len(b)))
 
@@ -151,23 +159,31 @@ def kernel_difference(
 
     Row i of all three is of one image; the same images, or whole clusters of them, are drawn for both distances.
     """
-    of_a, of_b = _discrepancy(real, a, True), _discrepancy(real, b, True)
+    of_a, of_b = _discrepancy(real, a, True, clusters), _discrepancy(real, b, True, clusters)
     every = np.ones((1, len(real)))
     drawn, _ = _drawn(len(real), len(real), True, clusters, draws, seed)
     value = float((of_a(every, every) - share * of_b(every, every))[0])
     return Estimate(value, *percentile_interval(of_a(drawn, drawn) - share * of_b(drawn, drawn)), len(real))
 
 
-def _discrepancy(a: Features, b: Features, pairs: bool) -> Callable[[Weights, Weights], NDArray[np.float64]]:
+def _discrepancy(
+    a: Features,
+    b: Features,
+    pairs: bool,
+    clusters: Sequence[str] | None,
+    clusters_b: Sequence[str] | None = None,
+) -> Callable[[Weights, Weights], NDArray[np.float64]]:
     """(draws, n) and (draws, m) weights of the rows -> (draws,) unbiased MMD^2."""
+    of_a = members(len(a), clusters)
+    of_b = of_a if pairs else members(len(b), clusters_b)
     within_a, within_b, across = (polynomial_kernel(*p) for p in ((a, a), (b, b), (a, b)))
-    np.fill_diagonal(within_a, 0)
-    np.fill_diagonal(within_b, 0)
+    within_a[of_a[:, None] == of_a] = 0
+    within_b[of_b[:, None] == of_b] = 0
     if pairs:
-        np.fill_diagonal(across, 0)
+        across[of_a[:, None] == of_a] = 0
 
     def values(wa: Weights, wb: Weights) -> NDArray[np.float64]:
-        norm_a, norm_b = (w.sum(axis=1) ** 2 - np.square(w).sum(axis=1) for w in (wa, wb))
+        norm_a, norm_b = (w.sum(axis=1) ** 2 - _squares_of_clusters(w, of) for w, of in ((wa, of_a), (wb, of_b)))
         norm_across = norm_a if pairs else wa.sum(axis=1) * wb.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return (
@@ -177,3 +193,10 @@ def _discrepancy(a: Features, b: Features, pairs: bool) -> Callable[[Weights, We
             )
 
     return values
+
+
+def _squares_of_clusters(weights: Weights, member: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(draws,): the squared sum of each cluster's weights, summed over clusters."""
+    starts = np.flatnonzero(np.diff(np.sort(member), prepend=-1))
+    sums = np.add.reduceat(weights[:, np.argsort(member, kind="stable")], starts, axis=1)
+    return np.square(sums).sum(axis=1)

@@ -74,14 +74,15 @@ def energy_maps(image: Image, edges: Sequence[float] = (0.125, 0.25, 0.5)) -> Ma
 def input_features(interpolated: Image, scale: int) -> Maps:
     """(features, points): what the input, brought to the output's size by interpolation, tells of each point.
 
-    Local energy of the two octaves below the input's own Nyquist frequency, energy of the gradient, mean of each band.
+    Local energy of the two octaves below the input's own Nyquist frequency and of those that are asked for, of which
+    interpolation leaves a little; energy of the gradient, mean of each band.
     """
     nyquist = 0.5 / scale
     energies = energy_maps(interpolated, (nyquist / 4, nyquist / 2, nyquist))
     values = torch.from_numpy(np.ascontiguousarray(interpolated, np.float32))
     gradient = sum(torch.gradient(values, dim=d)[0].square().mean(dim=0) for d in (1, 2))
     gradient_energy = _on_grid(_log_energy(torch.as_tensor(gradient)[None]))
-    return np.concatenate([energies, gradient_energy, _on_grid(smoothed(values))])
+    return np.concatenate([energies, energy_maps(interpolated), gradient_energy, _on_grid(smoothed(values))])
 
 
 def correlations(made: Maps, real: Maps) -> NDArray[np.float64]:
@@ -95,8 +96,7 @@ def predicted(features: list[Maps], real: list[Maps], places: list[str], seed: i
     """For each chip, its maps as a linear (ridge) regression from `input_features` predicts them.
 
     Fitted by cross-validation over places: a chip's maps are predicted by coefficients fitted on the chips of other
-    places only. Features and maps are centred chip by chip first, since a correlation within a chip is what counts;
-    the chips of all ground resolutions share the coefficients.
+    places only. Features and maps are centred chip by chip first, since a correlation within a chip is what counts.
     """
     names = sorted(set(places))
     if len(names) < 2:

@@ -12,7 +12,7 @@ from backend.evaluation.distances import kernel_difference, kernel_distance
 from backend.evaluation.energy import correlations, predicted
 from backend.evaluation.protocols.spectrum import octave_ratios
 from backend.evaluation.remake import BICUBIC, GENERATED, L1, OFF, REAL, Remade
-from backend.evaluation.statistics import Estimate, mean_estimate, paired_difference
+from backend.evaluation.statistics import FEWEST_CLUSTERS, Estimate, mean_estimate, paired_difference
 from backend.evaluation.table import Row
 
 REGRESSION = "regression from the input"
@@ -25,7 +25,7 @@ POWER = tuple(Bar(f"power of octave {k} of 3, generated / real", 0.85, 1.15) for
 GRAIN = Bar("grain", high=1.3)
 ENERGY = tuple(Bar(f"energy map of octave {k}, correlation less the regression's", low=0.0) for k in (2, 3))
 CONSISTENCY = Bar("consistency dB", low=42.0)
-COLOUR = Bar("colour shift, worst band, grey levels", -1.0, 1.0)
+COLOUR = Bar("colour shift, worst band, grey levels", high=1.0)
 HALF_OF_BICUBIC = Bar("kernel distance less half of bicubic's", high=0.0)
 BELOW_L1 = Bar("kernel distance less the L1 network's", high=0.0)
 
@@ -40,10 +40,21 @@ def where(gsd_m: float | None, stages: int) -> str:
 
 
 def regressed(remade: Sequence[Remade]) -> list[NDArray[np.float64]]:
-    """For each chip, the correlation of the energy maps that a regression predicts with the real ones."""
-    real = [r.traits[REAL].energy for r in remade]
-    maps = predicted([r.hints for r in remade], real, [r.place for r in remade])
-    return [correlations(one, other) for one, other in zip(maps, real)]
+    """For each chip, the correlation of the energy maps that a regression predicts with the real ones.
+
+    The regression knows the chips of one ground resolution, or of all where under `FEWEST_CLUSTERS` places have it.
+    """
+    alike: dict[float | None, list[int]] = {None: list(range(len(remade)))}
+    for number, one in enumerate(remade):
+        alike.setdefault(one.gsd_m, []).append(number)
+    found: dict[int, NDArray[np.float64]] = {}
+    for gsd_m, numbers in alike.items():
+        places = [remade[k].place for k in numbers]
+        if gsd_m is None or len(set(places)) >= FEWEST_CLUSTERS:
+            real = [remade[k].traits[REAL].energy for k in numbers]
+            maps = predicted([remade[k].hints for k in numbers], real, places)
+            found |= {k: correlations(one, other) for k, one, other in zip(numbers, maps, real)}
+    return [found[k] for k in range(len(remade))]
 
 
 def column(remade: Sequence[Remade], method: str, trait: str) -> NDArray:
@@ -82,7 +93,7 @@ def group_rows(
 
 POWER_COLUMN, GRAIN_COLUMN = "octave power over real (0.85 to 1.15)", "grain (at most 1.3)"
 ENERGY_COLUMN = "energy maps, correlation with real (above the regression's)"
-CONSISTENCY_COLUMN, COLOUR_COLUMN = "consistency dB (at least 42)", "colour shift (within 1)"
+CONSISTENCY_COLUMN, COLOUR_COLUMN = "consistency dB (at least 42)", "colour shift (at most 1)"
 
 
 def _heading(row: Row) -> Row:
@@ -96,7 +107,7 @@ def _columns(remade: Sequence[Remade], method: str, places: list[str]) -> Row:
         GRAIN_COLUMN: mean_estimate(column(remade, method, "grain"), places),
         ENERGY_COLUMN: [mean_estimate(energy[:, k], places) for k in range(energy.shape[1])],
         CONSISTENCY_COLUMN: mean_estimate(column(remade, method, "consistency_db"), places),
-        COLOUR_COLUMN: [mean_estimate(shift[:, band], places) for band in range(shift.shape[1])],
+        COLOUR_COLUMN: [mean_estimate(np.abs(shift[:, band]), places) for band in range(shift.shape[1])],
     }
 
 
@@ -113,7 +124,7 @@ def _verdicts(
     at = where(remade[0].gsd_m, remade[0].stages)
     energy = column(remade, method, "energy_correlation")
     gains = [paired_difference(energy[:, k], np.array(regression)[:, k], places) for k in range(energy.shape[1])]
-    worst = max(row[COLOUR_COLUMN], key=lambda found: abs(found.value))
+    worst = max(row[COLOUR_COLUMN], key=lambda found: found.value)
     found = [
         *(bar.judge(at, ratio) for bar, ratio in zip(POWER, row[POWER_COLUMN])),
         GRAIN.judge(at, row[GRAIN_COLUMN]),
@@ -165,5 +176,7 @@ def _real_against_real(remade: Sequence[Remade], kernel: str) -> Row:
     row: Row = {"figure": kernel, "stages": remade[0].stages, "made by": "real, half of the places against the others",
                 "n": min(len(a), len(b)), "places": len(names)}
     if min(len(a), len(b)) > 1:
-        row["value"] = kernel_distance(column(a, REAL, "features"), column(b, REAL, "features"))
+        features_a, features_b = (column(side, REAL, "features") for side in (a, b))
+        places_a, places_b = ([r.place for r in side] for side in (a, b))
+        row["value"] = kernel_distance(features_a, features_b, clusters=places_a, clusters_b=places_b)
     return row

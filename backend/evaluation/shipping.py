@@ -34,8 +34,8 @@ from backend.protocol import Job, JobResult
 PARAMETERS = Bar("parameters", high=8_000_000)
 BYTES = Bar("bytes of the weights", high=16_000_000)
 FP16 = Bar("all weights are stored in fp16", kind="yes")
-STORED = Bar("weights in fp16 against float32, grey levels", high=1.0)
-COMPUTED = Bar("computed in this machine's format against float32, grey levels", high=1.0)
+STORED = Bar("weights in fp16 against float32, largest difference in grey levels", high=1.0)
+COMPUTED = Bar("computed in this machine's format against float32, largest difference in grey levels", high=1.0)
 SECONDS = Bar("seconds for 1024 x 1024 pixels, two threads", high=12.0)
 RANGE = Bar("works from 0.1 to 500 m/px, and says when it leaves what it was trained on", kind="yes")
 INSIDE, OUTSIDE = (0.1, 500.0), (0.05, 2000.0)
@@ -107,13 +107,14 @@ def precision_rows(
         rows.append(
             {
                 "figure": bar.figure,
-                "value": found.rms if found else "not measured",
+                "value": found.largest if found else "not measured",
                 "bar": bar.text,
                 "n": len(lows),
-                "of": f"root mean square; largest {found.largest:g}; {_format(engine)}{drawn}" if found else None,
+                "root mean square": found.rms if found else None,
+                "of": f"{_format(engine)}{drawn}" if found else None,
             }
         )
-        verdicts.append(bar.judge("", found.rms if found else None))
+        verdicts.append(bar.judge("", found.largest if found else None))
     return rows, verdicts
 
 

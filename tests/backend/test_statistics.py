@@ -153,3 +153,24 @@ def test_what_was_made_from_its_partner_is_not_compared_with_it():
     naive = np.mean([kernel_distance(x, x, draws=2).value for x in real])
     paired = np.mean([kernel_distance(x, x, pairs=True, draws=2).value for x in real])
     assert naive < 0 and abs(paired) < 1e-9
+
+
+def of_places(places: int, chips: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Real features, those of made images that err alike in all chips of a place, and the places."""
+    rng = np.random.default_rng(seed)
+    names = np.repeat(np.arange(places), chips)
+    real = rng.standard_normal((places, 8))[names] + 0.5 * rng.standard_normal((len(names), 8))
+    made = real + 0.3 + 0.6 * rng.standard_normal((places, 8))[names]
+    return real, made, [str(name) for name in names]
+
+
+def test_chips_of_one_place_count_as_no_other_samples_in_the_kernel_distance():
+    """Many places of one chip each tell the truth; nine chips of each of nine places tell it too, on average."""
+    truth = np.mean([kernel_distance(*of_places(400, 1, s)[:2], pairs=True, draws=2).value for s in range(4)])
+    few = [of_places(9, 9, s) for s in range(60)]
+    found = [kernel_distance(real, made, True, places, draws=200) for real, made, places in few]
+    values = np.array([f.value for f in found])
+    assert abs(values.mean() - truth) < 3 * values.std() / len(values) ** 0.5
+    naive = np.mean([kernel_distance(real, made, True, draws=2).value for real, made, _ in few])
+    assert naive > truth + 6 * values.std() / len(values) ** 0.5
+    assert all(f.low < f.value < f.high for f in found)

@@ -39,19 +39,22 @@ NO_FEATURES = "none"
 NOTES = (
     "Each chip is averaged down by 4 (one stage) or 16 (two stages) and made again. A bar holds if the value is in its"
     " range. Brackets: 95 % bootstrap intervals over places, over chips of fewer than five places; a single"
-    " chip has none. Ground resolutions of fewer than three chips are shown without a verdict. Real imagery, the"
-    " ceiling, has octave power, grain and correlation 1, and colour shift 0.",
+    " chip has none. A place is a picture of the collection: those of one town or sheet may have more in common than"
+    " the intervals know. Ground resolutions of fewer than three chips are shown without a verdict. Real imagery, the"
+    " ceiling, has octave power, grain and correlation 1, and colour shift 0. In two stages a chip of 256 pixels has an"
+    " input of 16, mirrored to fill the window: less surroundings than a job has.",
     "Octave power: the three octaves below the Nyquist frequency, low to high. Grain: high-pass standard deviation in"
     " the smoothest tenth of patches, generated over real. Energy maps: correlation within each chip of the logarithm"
     " of local energy (a Gaussian window of 8 px standard deviation) in the octaves 2 and 3; the regression predicts"
-    " the real maps from the input alone, fitted on other places. Colour shift: generated less real, red, green, blue,"
-    " in grey levels. Columns of the pictures: source, bicubic, L1 network, generated without and with"
-    " back-projection, real.",
+    " the real maps from the interpolated input alone, fitted on other places, of the same ground resolution where five"
+    " have it. Colour shift: how far a chip's mean is from the real one's, red, green, blue, in grey levels."
+    " Columns of the pictures: source, bicubic, L1 network, generated without and with back-projection, real.",
 )
 POOLED_NOTES = (
-    "Kernel distance: unbiased MMD^2 of a cubic kernel over all chips; no image is compared with what it was made from;"
-    " 0 is a perfect match, below 0 no difference is seen. Differences are of the same chips, drawn together. The"
-    " classifier was trained on real chips of the training split.",
+    "Kernel distance: unbiased MMD^2 of a cubic kernel over all chips; images of one place are not compared with each"
+    " other; 0 is a perfect match, below 0 no difference is seen. Differences are of the same chips, drawn together."
+    " Real against real shows what other places make, no ceiling. The classifier, one a run, was trained on real chips"
+    " of the training split; its intervals are over chips.",
     "Seams and repetition between windows are measured by `python -m backend bench seams`.",
 )
 
@@ -123,7 +126,7 @@ def lite(settings: LiteSettings, report: Report, check: Check) -> TableSet:
     found.pooled += classes
     found.add(class_verdicts)
     found.add({GENERATED: shipped_verdicts})
-    tables = _tables(found, settings, engine, extractor, remade)
+    tables = _tables(found, settings, engine, baseline, extractor, remade)
     tables.write(settings.output)
     kept.clear()
     return tables
@@ -207,14 +210,26 @@ def _shipped(
     return [row for rows, _ in found for row in rows], [v for _, verdicts in found for v in verdicts]
 
 
+def _baseline_facts(baseline: Engine | None) -> Row:
+    if baseline is None:
+        return {"L1 network": "none"}
+    steps = baseline.config.training.get("steps", "unknown")
+    return {"L1 network": f"{baseline.config.id}, {steps} steps", "its sha256": baseline.sha256[:16]}
+
+
 def _tables(
-    found: Findings, settings: LiteSettings, engine: Engine, extractor: Extractor | None, remade: Sequence[Remade]
+    found: Findings,
+    settings: LiteSettings,
+    engine: Engine,
+    baseline: Engine | None,
+    extractor: Extractor | None,
+    remade: Sequence[Remade],
 ) -> TableSet:
     chips, places = sum(r.stages == 1 for r in remade), len({r.place for r in remade})
     facts = {
         "model": engine.config.id,
         "sha256": engine.sha256[:16],
-        "L1 network": Path(settings.baseline).name if settings.baseline else "none",
+        **_baseline_facts(baseline),
         "split": settings.split,
         "chips": chips,
         "places": places,
