@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -296,8 +296,9 @@ def main(argv: list[str] | None = None) -> int:
         return FAILED
     except Exception as error:
         log = data_home() / "logs" / f"backend-{os.getpid()}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(traceback.format_exc(), encoding="utf-8")
         print(f"Something unexpected went wrong ({type(error).__name__}: {error}). Details: {log}", file=sys.stderr)
         return FAILED
 

@@ -17,6 +17,7 @@ from backend.errors import DiskFullError, OutputError
 
 PARTIAL = ".part"
 """In the name of a file that is not complete."""
+FULL, FULL_SIGNS = (errno.ENOSPC, errno.EDQUOT), ("No space left", "quota exceeded")
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
         yield
     except (RasterioError, CPLE_BaseError, OSError) as error:
         text = str(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text
+        full = getattr(error, "errno", None) in FULL or any(sign in text for sign in FULL_SIGNS)
         if full or _free_bytes(path) < needed_bytes:
             raise DiskFullError(
                 f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."

@@ -76,9 +76,11 @@ def main() -> int:
         blocks = OUTPUT / "cluster.tif.metaearth-job" / "blocks"
         while job.poll() is None and not any(blocks.rglob("*_*.tif")):
             time.sleep(0.05)
-        if job.poll() is None:
-            kill(processes[-1])
-            print("Killed a worker.", flush=True)
+        if job.poll() is not None:
+            print("The job ended before a worker could be killed.")
+            return 1
+        kill(processes[-1])
+        print("Killed a worker.", flush=True)
         if job.wait():
             return 1
     finally:

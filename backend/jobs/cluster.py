@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
+from rasterio.errors import RasterioError
 
 from backend.errors import ExecutorError, MetaEarthError, NetworkOutputError
 from backend.jobs import worker
@@ -21,7 +22,7 @@ from backend.jobs.code import code_sha256, packed_code
 from backend.jobs.directory import PROBE, STOP, JobDirectory
 from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
-from backend.jobs.renderer import report_of
+from backend.jobs.renderer import BlockReport, report_of
 from backend.jobs.worker import Probe
 from backend.protocol import ClusterInfo
 from backend.tiling.geometry import Block
@@ -35,10 +36,15 @@ except ImportError as error:
 CONNECT_SECONDS = 20
 WORKERLESS_SECONDS = 60
 PROBE_SECONDS = 120
+VISIBLE_SECONDS = 60
 END_SECONDS = 10
 TASKS_A_WORKER = 2
 RETRIES = 2
 DEATHS = 4
+NO_GPU = (
+    "Workers have a GPU, but the job was planned for the CPU, which this machine has: start it on a machine with such a"
+    " GPU to use theirs."
+)
 
 
 class BlockQueues:
@@ -192,6 +198,8 @@ class ClusterExecutor:
             return f"{address}: {type(error).__name__}: {error}"
         if found.problem:
             return f"{address} on {found.host}: {found.problem}"
+        if found.has_gpu and self.plan.device == "cpu" and NO_GPU not in self.warnings:
+            self.warnings.append(NO_GPU)
         if found.device_name not in self._device_names:
             self._device_names.add(found.device_name)
             self.warnings.append(
@@ -246,10 +254,24 @@ class ClusterExecutor:
                 block, _ = self._futures.pop(future)
                 try:
                     self._raise_for(future, block, stage)
-                    done(block, report_of(self.directory.block_path(sample, stage, block), self.plan))
+                    done(block, self._report(sample, stage, block))
                 except NetworkOutputError as error:
                     failures.append(error)
         raise_failures(failures)
+
+    def _report(self, sample: int, stage: int, block: Block) -> BlockReport:
+        """What a finished block cost. A disk of several machines may show it here later than its worker."""
+        path, end = self.directory.block_path(sample, stage, block), time.monotonic() + VISIBLE_SECONDS
+        while True:
+            try:
+                return report_of(path, self.plan)
+            except (RasterioError, OSError) as error:
+                if time.monotonic() > end or not self.directory.has_plan:
+                    raise ExecutorError(
+                        f"Block {block.name} was finished by a worker, but {path} cannot be read here. Resume the job."
+                    ) from error
+            self.check()
+            time.sleep(0.2)
 
     def _take_back_from_the_dead(
         self, alive: list[str], queues: BlockQueues, failures: list[NetworkOutputError]

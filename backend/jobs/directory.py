@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -122,7 +123,7 @@ class JobDirectory:
             )
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        held, wanted = False, outputs[-1] if outputs else str(self.folder)
+        held, wanted = False, str(self.folder)
         try:
             with ExitStack() as locks:
                 locks.enter_context(filelock.FileLock(self.folder / LOCK).acquire(timeout=0))
@@ -161,8 +162,20 @@ class JobDirectory:
 
     def discard(self) -> None:
         """Delete the unfinished job here; `JobBusyError` if somebody works on it."""
-        with self.locked(self.plan().result_paths):
+        results = self.plan().result_paths
+        with self.locked(results):
             self.remove()
+            for path in map(Path, results):
+                for left in (part_of(path), *path.parent.glob(f"{glob.escape(part_of(path).name)}.*")):
+                    with suppress(OSError):  # what a killed process was writing, and GDAL's overviews of it
+                        left.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete what a process that was killed while it deleted its job has left, if it is that."""
+        if self.folder.is_dir() and not self.has_plan and not self._foreign():
+            with self.locked([]):
+                if not self.has_plan:
+                    self.remove()
 
     def _remove_if_empty(self) -> None:
         """Delete the lock and the folder of a job that is no more."""
@@ -286,17 +299,24 @@ def unfinished_jobs() -> list[UnfinishedJob]:
             directory = JobDirectory(Path(note.read_text(encoding="utf-8")))
             if not directory.has_plan:
                 if directory.folder.parent.is_dir():  # else its disk may be away
-                    note.unlink()
+                    directory.clear()
+                    note.unlink(missing_ok=True)
             elif not directory.is_held():
                 job = directory.plan().job
                 found.append(UnfinishedJob(str(directory.folder), job.input, job.output, directory.owner()["since"]))
     return sorted(found, key=lambda job: job.since, reverse=True)
 
 
+def part_of(path: Path) -> Path:
+    """The preliminary name of a finished file, beside it."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
 def _result_lock(output: str) -> filelock.FileLock:
     """A lock on a result's name, whatever job folder is used; on this machine."""
     folder = data_home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(folder / hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:32])
 
 

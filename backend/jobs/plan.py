@@ -357,7 +357,7 @@ def draft_plan(job: Job) -> JobPlan:
         precision,
         batch,
         torch.__version__,
-        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
+        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling, geometry.count(regions[-1])),
         tuple(warnings_of(grid, stages, bundle, resample_to_m, native_m)),
     )
 

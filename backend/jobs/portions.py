@@ -13,19 +13,21 @@ from backend.jobs.calibration import Speed
 from backend.protocol import Job
 
 LOCAL = "local"
+SHARED_BLOCKS = 16
 BLOCK_SECONDS = 8.0
 """What a block should take: short enough that little is lost with it, long enough that its file costs little."""
 
 
-def block_windows(job: Job, speed: Speed, sampling: Sampling) -> int:
+def block_windows(job: Job, speed: Speed, sampling: Sampling, windows: int) -> int:
     """Windows along a block's side, so that a block takes about `BLOCK_SECONDS` here, four times that on a cluster.
 
-    Memory grows with a block's pixels, hence the upper limits.
+    Memory grows with a block's pixels, hence the upper limits. A cluster gets `SHARED_BLOCKS` at least of the last
+    stage's ``windows``: with one block all workers but one would have nothing to do.
     """
     local = executor_of(job) == LOCAL
-    seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, 16)
-    windows = seconds / speed.window_seconds(sampling.steps)
-    return max(1, min(most, round(windows**0.5)))
+    seconds, most = (BLOCK_SECONDS, 5) if local else (4 * BLOCK_SECONDS, min(16, int((windows / SHARED_BLOCKS) ** 0.5)))
+    lasting = seconds / speed.window_seconds(sampling.steps)
+    return max(1, min(most, round(lasting**0.5)))
 
 
 def executor_of(job: Job) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from backend.devices import device_name, in_use, use_threads
-from backend.errors import Cancelled, OutputError
+from backend.errors import Cancelled, InputError, OutputError
 from backend.evaluation.consistency import consistency_psnr
 from backend.files import writing
-from backend.jobs.directory import JobDirectory
+from backend.jobs.directory import JobDirectory, part_of
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import JobPlan
 from backend.jobs.portions import LOCAL, executor_of
@@ -39,6 +39,9 @@ SMALLER_BATCH = (
 )
 OTHER_DEVICE = (
     "The job was begun on {} and is finished on {}: the parts equal each other within rounding, not bit for bit."
+)
+OTHER_SOURCE = (
+    "The source changed after the last block was made: how well the result agrees with it was not measured."
 )
 
 
@@ -76,6 +79,8 @@ class JobRun:
                 found = self.directory.adopt(self.plan)
                 asked = replace(found.job, executor=job.executor, job_dir=job.job_dir, samples=job.samples)
                 self.plan = replace(found, job=asked)
+                if found.job.samples != job.samples:
+                    self.directory.write_plan(self.plan)  # else a resumption would not know of them
                 if device_name(self.plan.device) != self.plan.device_name:
                     self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
                 result = self._run()
@@ -198,8 +203,18 @@ class JobRun:
         if isinstance(plan, ScenePlan):
             asked = plan.stages[0].asked
             return None, asked.height * asked.width
+        if not self._source_is_as_planned():
+            self._warn(OTHER_SOURCE)
+            asked = plan.stages[-1].asked
+            return None, asked.height * asked.width
         with RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m) as raster:
             return consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
+
+    def _source_is_as_planned(self) -> bool:
+        try:
+            return self.plan.source_now() == self.plan.source
+        except (InputError, OSError):
+            return False
 
     def _finish(self, results: list[Path]) -> None:
         """Write every result under its preliminary name."""
@@ -209,7 +224,7 @@ class JobRun:
             blocks, asked = plan.blocks(product.stage), plan.stages[product.stage - 1].asked
             name = f"finished{number}.vrt"
             mosaic = self.directory.write_mosaic(name, plan, 1, product.stage, blocks, asked, product=product)
-            write_cog(mosaic, part_of(path), np.dtype(plan.dtype), not plan.has_classes)
+            write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
             self.check()
         if plan.job.samples > 1:
             write_statistics(plan, self.directory, list(map(part_of, results[len(plan.stages):])), self.check)
@@ -273,11 +288,6 @@ class JobRun:
             consistency_psnr=None if psnr is None else round(psnr, 2),
             warnings=[*plan.warnings, *self.warnings],
         )
-
-
-def part_of(path: Path) -> Path:
-    """The preliminary name of a finished file, beside it."""
-    return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
 def resume(folder: Path, report: Report, check: Callable[[], None], executor: str | None = None) -> JobResult:

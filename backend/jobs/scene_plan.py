@@ -191,7 +191,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         precision,
         batch,
         torch.__version__,
-        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling),
+        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling, geometry.count(area)),
         tuple(warnings),
         tuple(dataclasses.replace(i, path=str(Path(i.path).absolute())) for i in wanted.inputs),
         wanted.targets,

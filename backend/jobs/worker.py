@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from distributed import secede
 
 from backend.devices import device_name, use_threads
@@ -31,6 +32,7 @@ class Probe:
 
     host: str
     device_name: str
+    has_gpu: bool
     problem: str | None
 
 
@@ -57,7 +59,7 @@ def probe(folder: str, nonce: str, code: str, threads: int) -> Probe:
         problem = str(error)
     except OSError as error:
         problem = f"it cannot use the job's folder {folder}: {error}"
-    return Probe(platform.node(), name, problem)
+    return Probe(platform.node(), name, torch.cuda.is_available(), problem)
 
 
 def _require_source(plan: JobPlan) -> None:

@@ -238,10 +238,10 @@ def _add_source(
         )
 
 
-def write_cog(mosaic: Path, path: Path, dtype: np.dtype, from_averages: bool = True) -> None:
+def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
     """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified.
 
-    Overviews are averages, of class numbers the most frequent. ``from_averages``: whether the blocks' own are, too.
+    Overviews are averages, of class numbers the most frequent; the blocks' own are only looked at, not checked.
     """
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
     with rasterio.open(mosaic) as dataset:
@@ -259,7 +259,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype, from_averages: bool = T
                 blocksize=512,
                 bigtiff="IF_SAFER",
                 overview_resampling="MODE" if classes else "AVERAGE",
-                overviews="AUTO" if from_averages and not classes else "IGNORE_EXISTING",
+                overviews="IGNORE_EXISTING",
                 num_threads=2,
             )
         _verify_copy(path, mosaic)

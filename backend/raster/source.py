@@ -159,7 +159,9 @@ class RasterSource:
 
     def _resampled(self, resolution_m: float) -> WarpedVRT:
         f, factor = self._file, resolution_m / self.grid.pixel_size_m
-        height, width = (max(1, math.floor(n / factor + 0.5)) for n in (f.height, f.width))
+        # half a pixel more is averaged from what there is, but not interpolated: its centre lies on the raster's edge
+        half = 0.5 if factor > 1 else 0.5 - 1e-6
+        height, width = (max(1, math.floor(n / factor + half)) for n in (f.height, f.width))
         transform = f.transform @ Affine.scale(factor)
         if f.crs is None:
             raise MissingCrsError(

@@ -24,7 +24,7 @@ from .runs import Run
 from .styles import apply_style, result_renderer
 from .translate import tr
 
-NOT_IN_A_PREVIEW = ("EXTENT", "SAMPLES", "JOB_DIR", "EXECUTOR", "COMPILE")
+NOT_IN_A_PREVIEW = ("EXTENT", "SAMPLES", "JOB_DIR")
 
 
 class Preview(QObject):
@@ -116,4 +116,5 @@ class Preview(QObject):
 
 
 def _of_a_preview(parameters: Dict[str, Any]) -> Dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in NOT_IN_A_PREVIEW}
+    """One window is made here: the temporary folder need not be on a disk that a cluster sees."""
+    return {**{name: value for name, value in parameters.items() if name not in NOT_IN_A_PREVIEW}, "EXECUTOR": "local"}

@@ -36,7 +36,8 @@ from backend.errors import (
     PlanError,
 )
 from backend.jobs import plan as plan_module
-from backend.jobs.directory import JobDirectory
+from backend.jobs import portions
+from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.executors import LocalExecutor
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
@@ -361,6 +362,71 @@ def test_more_samples_may_be_asked_of_an_unfinished_job(small_model, make_raster
         run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
     result = run(small_model, source, tmp_path / "out.tif", samples=2)
     assert result.blocks_resumed > 0 and len(result.statistics) == 2
+
+
+def test_samples_that_were_asked_for_later_are_not_forgotten_by_a_resumption(small_model, make_raster, tmp_path):
+    source = make_raster()
+    for samples, calls in ((1, 20), (2, 60)):
+        with pytest.raises(Interrupted):
+            run(small_model, source, tmp_path / "out.tif", check=stop_after(calls), samples=samples)
+    result = resume(Path(default_job_folder(str(tmp_path / "out.tif"))), lambda p: None, keep_on)
+    assert len(result.statistics) == 2 and all(Path(path).is_file() for path in result.statistics)
+
+
+def test_a_source_that_changed_after_the_last_block_is_not_measured(small_model, make_raster, tmp_path, monkeypatch):
+    source = make_raster()
+    finish = JobRun._finish
+
+    def then_change(self, results):
+        finish(self, results)
+        make_raster(seed=1)
+
+    monkeypatch.setattr(JobRun, "_finish", then_change)
+    result = run(small_model, source, tmp_path / "out.tif")
+    assert result.consistency_psnr is None and any("source changed" in warning for warning in result.warnings)
+    assert Path(result.outputs[0]).is_file()
+
+
+def test_a_deleted_job_leaves_nothing_of_results_that_were_being_written(small_model, make_raster, tmp_path):
+    source = make_raster()
+    with pytest.raises(Interrupted):
+        run(small_model, source, tmp_path / "out[1].tif", check=stop_after(20))
+    for name in ("out[1].part.tif", "out[1].part.tif.ovr.tmp", "out1.part.tif.ovr.tmp"):
+        (tmp_path / name).touch()
+    JobDirectory(Path(default_job_folder(str(tmp_path / "out[1].tif")))).discard()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tif", "out1.part.tif.ovr.tmp"]
+
+
+def test_what_a_killed_deletion_left_is_cleared_and_what_others_put_there_stays(small_model, make_raster, tmp_path):
+    source = make_raster()
+    folders = [tmp_path / name for name in ("mine", "shared")]
+    for folder in folders:
+        with pytest.raises(Interrupted):
+            run(small_model, source, tmp_path / f"{folder.name}.tif", check=stop_after(20), job_dir=str(folder))
+        (folder / "plan.json").unlink()
+    (folders[1] / "notes.txt").touch()
+    assert unfinished_jobs() == []
+    assert not folders[0].exists()
+    assert (folders[1] / "notes.txt").is_file() and (folders[1] / "blocks").is_dir()
+
+
+def test_a_home_that_cannot_be_written_is_a_sentence(small_model, make_raster, tmp_path, monkeypatch):
+    source = make_raster()
+    plan = make_plan(small_job(small_model, source, tmp_path / "out.tif"))
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path / "home"))
+    with pytest.raises(OutputError, match="cannot be written"):
+        JobRun(plan, lambda p: None, keep_on).run()
+
+
+def test_a_cluster_gets_several_blocks_of_a_small_job(small_model, make_raster, tmp_path, monkeypatch):
+    monkeypatch.setattr(portions, "BLOCK_SECONDS", 1e9)
+    source = make_raster(height=40, width=40)
+    here, there = (
+        make_plan(small_job(small_model, source, tmp_path / "o.tif", executor=executor))
+        for executor in ("local", "local:2")
+    )
+    assert len(here.blocks(1)) < portions.SHARED_BLOCKS <= len(there.blocks(1))
 
 
 def test_a_users_folder_is_no_job_folder(small_model, make_raster, tmp_path):

@@ -9,7 +9,7 @@ from rasterio.crs import CRS
 from backend.errors import DiskFullError, OutputError
 from backend.files import writing
 from backend.raster.grid import Grid, Region
-from backend.raster.output import colour_interpretation, to_type, write_block, write_cog, write_mosaic
+from backend.raster.output import colour_interpretation, to_type, valid_block, write_block, write_cog, write_mosaic
 from backend.raster.source import Pixels
 
 GRID = Grid(300, 400, Affine(2.5, 0, 500_000, 0, -2.5, 5_000_000), CRS.from_epsg(32633), 2.5)
@@ -105,6 +105,28 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), writing(tmp_path / "file" / "out.tif"):
         (tmp_path / "file" / "sub").mkdir()
+
+
+def test_a_damaged_overview_of_a_block_is_of_no_consequence(tmp_path):
+    """Of a block, only the pixels are checked; a mosaic of one block shows its overviews as its own."""
+    region, block = Region(0, 0, 600, 600), tmp_path / "b.tif"
+    write_block(block, random_pixels(region), GRID.crop(region), np.dtype("uint8"), 0, False)
+    whole = block.read_bytes()
+
+    def damages_an_overview_alone(at):
+        block.write_bytes(whole[:at] + bytes(255 - n for n in whole[at:at + 8]) + whole[at + 8:])
+        try:
+            with rasterio.open(block, overview_level=0) as dataset:
+                dataset.read()
+            return False
+        except rasterio.errors.RasterioError:
+            return valid_block(block, {})
+
+    assert any(map(damages_an_overview_alone, range(len(whole) - 8, 0, -4001)))
+    write_mosaic(tmp_path / "m.vrt", [(block, region)], region, GRID, np.dtype("uint8"), 0, RGB, {})
+    write_cog(tmp_path / "m.vrt", tmp_path / "out.tif", np.dtype("uint8"))
+    with rasterio.open(tmp_path / "out.tif", overview_level=0) as dataset:
+        assert dataset.read().any()
 
 
 @pytest.mark.slow

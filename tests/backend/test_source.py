@@ -181,6 +181,15 @@ def test_resampling_makes_no_black_edges(make_raster):
         np.testing.assert_allclose(pixels.values, 50, atol=1e-3)
 
 
+@pytest.mark.parametrize(("side", "resolution_m"), [(1500, 9.6), (1000, 6.4), (12, 9.6), (9, 6.0)])
+def test_half_a_pixel_more_is_not_made_up(make_raster, side, resolution_m):
+    """The size ends in a half: the centres of one more row would lie on the edge of the source, where it has none."""
+    path = make_raster(values=np.full((1, side, side), 50), dtype="uint8")
+    with RasterSource(path, resample_to_m=resolution_m) as source:
+        assert source.grid.height == math.floor(side * 10 / resolution_m)
+        assert (source.read(source.grid.region).values == 50).all()
+
+
 def test_the_world_shows_every_place_and_a_far_one_shows_none(make_raster):
     """The bounds of the world do not exist in the projection of a place."""
     world = make_raster("world.tif", bands=1, height=90, width=180, crs="EPSG:4326",
