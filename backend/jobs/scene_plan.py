@@ -159,7 +159,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         )
     grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
-    warnings += check_resolution(config, [*known, *targets], grid.pixel_size_m)
+    warnings += check_resolution(config, [*known, *targets], grid.pixel_size_m) + check_cover(wanted, grid)
     profile, device = config.profile, choose_device(wanted.device)
     tile = config.network.tile
     # what comes from noise alone is one window: several would each invent a scene of their own
@@ -239,6 +239,22 @@ def check_resolution(config: SceneModelConfig, modalities: Iterable[str], pixel_
         for whose, (finest, coarsest) in ranges.items()
         if not is_about(pixel_size_m, (finest, coarsest))
     ]
+
+
+def check_cover(wanted: SceneRequest, grid: Grid) -> list[str]:
+    """Warnings if a part of what is asked for will not be made."""
+    found = []
+    if wanted.extent is not None and len(wanted.inputs) > 1:
+        xmin, ymin, xmax, ymax = grid.bounds()
+        slack = max(abs(grid.transform.a), abs(grid.transform.e))
+        beyond = (xmin - wanted.extent[0], ymin - wanted.extent[1], wanted.extent[2] - xmax, wanted.extent[3] - ymax)
+        if max(beyond) > slack:
+            name = Path(wanted.inputs[0].path).name
+            found.append(f"The extent reaches beyond {name}, on whose grid results lie: nothing is made outside it.")
+    if [given.modality for given in wanted.inputs] in [[target] for target in wanted.targets]:
+        title = find_modality(wanted.inputs[0].modality).title
+        found.append(f"{title} is all that is given: its holes stay, since no other raster tells what is there.")
+    return found
 
 
 def is_about(pixel_size_m: float, trained_on: tuple[float, float]) -> bool:

@@ -346,22 +346,25 @@ class SceneNetwork(nn.Module):
             found[some] = torch.where(chosen[some][..., None, None, None], guess, found[some])
         return found
 
-    def pictures(self, latents: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
+    def pictures(
+        self, latents: Tensor, given: Tensor, modalities: Tensor, sure: Tensor | None = None
+    ) -> Tensor:
         """Pictures of all streams but the first ones, whose pictures are ``given``: (batch, targets, 3, h, w) float32.
 
         What the autoencoder loses of a given picture tells what it loses of the others, by a linear map; what the given
         pixels tell all of is computed from them [ours].
         ``latents``: (batch, streams, ...), the given streams first; ``modalities``: (batch, streams).
+        ``sure``: which of the given pixels are known, (batch, known, h, w); None: all.
         """
         known = given.shape[1]
         made = self.vae.decode(latents.flatten(0, 1)).float().unflatten(0, latents.shape[:2])
         if not known:
             return made
         more = self.lost.expected(given - made[:, :known], modalities, latents.shape[1] - known)
-        return self._computed(made[:, known:] + more.float(), given, modalities)
+        return self._computed(made[:, known:] + more.float(), given, modalities, sure)
 
-    def _computed(self, made: Tensor, given: Tensor, modalities: Tensor) -> Tensor:
-        """The ``made`` pictures, those of which the ``given`` ones tell all replaced by what they tell."""
+    def _computed(self, made: Tensor, given: Tensor, modalities: Tensor, sure: Tensor | None) -> Tensor:
+        """The ``made`` pictures, replaced by what the ``given`` ones tell where they tell all, and are ``sure``."""
         if self.pixels is None:
             return made
         count, shown, wanted = len(self.config.modalities), *modalities.tensor_split([given.shape[1]], dim=1)
@@ -371,7 +374,11 @@ class SceneNetwork(nn.Module):
         if not bool(computed.any()):
             return made
         told, _ = self.pixels(by_modality(given, shown, every, count), known)
-        return torch.where(computed[..., None, None, None], of_streams(told, wanted), made)
+        where = computed[..., None, None, None]
+        if sure is not None:
+            tellers = of_streams(by_modality(sure, shown, every, count), self.pixels.best(known))
+            where = where & of_streams(tellers, wanted)[:, :, None]
+        return torch.where(where, of_streams(told, wanted), made)
 
     def _run(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.recompute and torch.is_grad_enabled():

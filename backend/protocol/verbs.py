@@ -235,6 +235,9 @@ EVALUATE = Verb(
 
 MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
 
+MODALITY_BANDS = {"rgb": 3, "nir": 1, "sar": 1, "pan": 1}
+"""Bands of those that are images."""
+
 KNOWN_FIELDS: Tuple[JobField, ...] = tuple(
     JobField(name, "raster", f"{title} raster", f"What is known of the scene: {title}.")
     for name, title in MODALITY_TITLES.items())

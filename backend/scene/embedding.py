@@ -150,6 +150,8 @@ class LabelledFeatures:
     labels: NDArray[np.int64]
     files: list[Path]
     classes: list[str]
+    pixel_sizes_m: tuple[float, ...] = ()
+    """Those that some chip has."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,11 @@ def embed_chips(
     check: Check,
 ) -> LabelledFeatures:  # fmt: skip
     """A vector of every chip of a labelled folder; a chip's class is the folder that it lies in."""
-    vectors = []
+    vectors, sizes = [], set[float]()
     for file in watched(files, "embedding chips", report, check):
         with reading.opened(data / file) as raster:
             vectors.append(chip_vector(engine, raster, blocks, check))
+            sizes.add(raster.source.grid.pixel_size_m)
     classes = sorted({file.parent.as_posix() for file in files})
     labels = np.array([classes.index(file.parent.as_posix()) for file in files], np.int64)
-    return LabelledFeatures(np.stack(vectors), labels, files, classes)
+    return LabelledFeatures(np.stack(vectors), labels, files, classes, tuple(sorted(sizes)))

@@ -75,7 +75,9 @@ def _chips(engine: SceneEngine, given: Values, report: Report, check: Check) -> 
     found = embed_chips(engine, data, find_chips(data), reading, given["block"], report, check)
     _save(output, features=found.features, labels=found.labels, files=[f.as_posix() for f in found.files],
           classes=found.classes, model=engine.config.id, model_sha256=engine.sha256)
-    return {"features": found.features.shape[1], "places": len(found.files), "warnings": []}
+    ends = {found.pixel_sizes_m[0], found.pixel_sizes_m[-1]}
+    warnings = [text for size in sorted(ends) for text in check_resolution(engine.config, [given["modality"]], size)]
+    return {"features": found.features.shape[1], "places": len(found.files), "warnings": warnings}
 
 
 def _raster(engine: SceneEngine, given: Values, inputs: tuple[SceneInput, ...], report: Report, check: Check) -> Values:

@@ -205,7 +205,9 @@ class SceneEngine:
             return z
 
         z = adams_bashforth(velocity, noise.clone(), self.steps, after)
-        made = self.network.pictures(torch.cat([clean, z], dim=1), given, modalities)
+        sure = np.array([[o.known for o in some] for some in guides], bool).reshape(given[:, :, 0].shape)
+        sure_pixels = torch.from_numpy(sure).to(self.device)
+        made = self.network.pictures(torch.cat([clean, z], dim=1), given, modalities, sure_pixels)
         pictures = made.clamp(-1, 1).cpu().numpy()[:count]
         for picture, window in zip(pictures, windows):
             for part in window.parts(targets):

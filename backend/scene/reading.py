@@ -55,6 +55,11 @@ class ModalityRaster:
             return even_stretch(modality.low, modality.high, source.out_bands)
         return source.percentiles() if percentiles else source.stretch()
 
+    @property
+    def is_relative(self) -> bool:
+        """Whether the modality has a unit that the raster's values are not in."""
+        return self.source.dtype == np.uint8 and not self.modality.is_eight_bit
+
     def read(self, region: Region) -> Pixels:
         """The pixels of a region in the modality's unit; beyond the grid's edges reflected."""
         pixels = self.source.read(region)

@@ -54,7 +54,8 @@ class ChipRecord:
 class ChipFacts:
     """What is known of a chip: all of its ``key.json``. ``window``: row and column of its first pixel at ``gsd_m``.
 
-    ``derived``: those of its modalities that no sensor has seen.
+    ``derived``: those of its modalities that no sensor has seen. ``relative``: those that have a unit, but whose values
+    nobody calibrated.
     """
 
     gsd_m: float
@@ -68,6 +69,7 @@ class ChipFacts:
     transform: tuple[float, ...]
     modality: str = ""
     derived: tuple[str, ...] = ()
+    relative: tuple[str, ...] = ()
 
 
 class CutChip(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,14 @@ Raster = NDArray[np.uint8]
 Found = tuple[Raster, NDArray[np.bool_]]
 
 
+class Beside(NamedTuple):
+    """What else a chip shows; ``derived`` and ``relative`` as in `ChipFacts`."""
+
+    rasters: dict[str, Raster]
+    derived: tuple[str, ...]
+    relative: tuple[str, ...]
+
+
 class CompanionRaster:
     """A companion that is a raster, read on the grid of the imagery that it accompanies."""
 
@@ -36,6 +45,11 @@ class CompanionRaster:
                 str(companion.path), self.modality, bands, lead.grid, imagery.native_m, companion.percentiles
             )
         )
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the modality has a unit that the raster's values are not in."""
+        return self.raster.is_relative
 
     def read(self, region: Region) -> Found:
         """The chip of a region, and which of its pixels are valid."""
@@ -57,6 +71,8 @@ class CompanionRaster:
 
 class DrawnMap:
     """A companion that is a vector file."""
+
+    is_relative = False
 
     def __init__(self, companion: Companion, imagery: Imagery) -> None:
         self.imagery, self.modality = imagery, find_modality(companion.modality)
@@ -81,18 +97,20 @@ class Companions:
             for c in imagery.companions
         }
 
-    def read(self, region: Region, lead: Raster) -> dict[str, Raster]:
+    def read(self, region: Region, lead: Raster) -> Beside:
         """The chip's other modalities, without those that have a hole there; derived ones come last."""
         found = {}
         for modality, reader in self.readers.items():
             pixels, valid = reader.read(region)
             if valid.all():
                 found[modality] = pixels
-        for name in self.imagery.derived:
-            made = derived(find_modality(name), {self.imagery.modality: lead, **found})
-            if made is not None and name not in found:
-                found[name] = made
-        return found
+        missing = [name for name in self.imagery.derived if name not in found]
+        made = {name: derived(find_modality(name), {self.imagery.modality: lead, **found}) for name in missing}
+        relative = [name for name in found if self.readers[name].is_relative]
+        if self.imagery.is_relative:
+            relative.append(self.imagery.modality)
+        new = {name: raster for name, raster in made.items() if raster is not None}
+        return Beside({**found, **new}, tuple(new), tuple(relative))
 
 
 def derived(modality: Modality, given: dict[str, Raster]) -> Raster | None:

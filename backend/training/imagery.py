@@ -13,7 +13,8 @@ from backend.errors import InputError, MetaEarthError
 from backend.raster.averaging import area_average
 from backend.raster.grid import Grid, Region
 from backend.raster.source import RasterSource
-from backend.raster.stretch import Stretch
+from backend.raster.stretch import Stretch, even_stretch
+from backend.scene.modality import find_modality
 from backend.training.split import Companion, ImageEntry
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".jpg", ".jpeg", ".png", ".img", ".bmp")
@@ -47,6 +48,8 @@ class Imagery:
     bands: tuple[int, ...] | None = None
     companions: tuple[Companion, ...] = ()
     derived: tuple[str, ...] = ()
+    is_relative: bool = False
+    """Whether its modality has a unit that the raster's values are not in."""
 
     def regions(self, chip: int) -> Iterator[Region]:
         """The whole chips of ``chip`` pixels a side, without overlap, in row order."""
@@ -109,8 +112,14 @@ def imagery_of(
 
 def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int) -> Iterator[Imagery]:
     bands = None if entry.bands is None else list(entry.bands)
+    modality = find_modality(entry.modality) if entry.modality else None
+    if modality is not None and modality.is_map:
+        raise InputError(f"{modality.title} is a map: let the rule begin with an image, and name the map beside it.")
     with RasterSource(str(entry.path), bands, entry.gsd_m) as source:
         grid, stretch = source.grid, source.percentiles() if entry.percentiles else source.stretch()
+        has_unit, is_eight_bit = modality is not None and not modality.is_eight_bit, source.dtype == np.uint8
+        if modality is not None and has_unit and not is_eight_bit:
+            stretch = even_stretch(modality.low, modality.high, source.out_bands)
     own = grid.pixel_size_m * entry.average
     for size in wanted or [own * 2**k for k in range(halvings + 1)]:
         factor, resample_to_m = _reduction(grid, size)
@@ -138,6 +147,7 @@ def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int
             entry.bands,
             entry.companions,
             entry.derived,
+            has_unit and is_eight_bit,
         )
         if next(found.regions(chip), None) is not None:
             yield found

@@ -19,7 +19,7 @@ from backend.errors import InputError, PlanError
 from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
 from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, CutChip, write_shard
-from backend.training.companions import opened
+from backend.training.companions import Beside, opened
 from backend.training.imagery import Imagery, imagery_of, plain_entries
 from backend.training.places import Cells, box_of, split_of, with_neighbours
 from backend.training.split import all_entries, load_collection
@@ -157,18 +157,18 @@ def _chips(
         with opened(of) as (source, companions):
             for number, candidate in group:
                 pixels, valid = of.read(source, candidate.region)
-                others = companions.read(candidate.region, pixels)
-                reason = unfit(pixels, valid, max_cloud) or ("alone" if of.modality and not others else None)
+                beside = companions.read(candidate.region, pixels)
+                reason = unfit(pixels, valid, max_cloud) or ("alone" if of.modality and not beside.rasters else None)
                 if reason:
                     dropped[reason] += 1
                 else:
                     key = f"{path.parent.name}_{path.stem}_{number:04d}"
-                    yield CutChip(key, pixels, facts_of(of, candidate.region), others)
+                    yield CutChip(key, pixels, facts_of(of, candidate.region, beside), beside.rasters)
     # here, not after the shard is written: the index that appears then says that all of it is there
     path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
 
 
-def facts_of(imagery: Imagery, region: Region) -> ChipFacts:
+def facts_of(imagery: Imagery, region: Region, beside: Beside) -> ChipFacts:
     """What is known of a chip."""
     longitude = latitude = None
     if imagery.grid.crs is not None:
@@ -185,7 +185,8 @@ def facts_of(imagery: Imagery, region: Region) -> ChipFacts:
         crs_name(imagery.grid.crs),
         tuple(imagery.grid.crop(region).transform)[:6],
         imagery.modality,
-        imagery.derived,
+        beside.derived,
+        beside.relative,
     )
 
 

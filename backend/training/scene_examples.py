@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from backend.errors import InputError
 from backend.models.scene_config import SceneNetworkConfig
 from backend.raster.averaging import average_down
-from backend.scene.modality import Modality
+from backend.scene.modality import Modality, find_modality
 from backend.training.chips import ChipRecord, ChipSet
 from backend.training.scene_objective import SceneBatch
 
@@ -179,6 +179,15 @@ class TuplePool:
         showing = [number for number in self.numbers if modality in shown(self.chips.records[number])]
         found = {int(value) for n in _some(showing) for value in np.unique(self.chips.read_all(n)[modality])}
         return tuple(sorted(found))
+
+    def relative(self) -> set[str]:
+        """The modalities that have a unit, but whose values nobody calibrated in some chips, or nobody tells."""
+        with_unit = {m for m in self.modalities if not find_modality(m).is_eight_bit}
+        facts, found = self.chips.all_facts() if with_unit else [], set[str]()
+        for number in self.numbers if with_unit else ():
+            told = facts[number].get("relative")
+            found |= with_unit & shown(self.chips.records[number]) & set(with_unit if told is None else told)
+        return found
 
     def resolutions(self, crop: int) -> dict[str, tuple[float, float]]:
         """By modality the finest and the coarsest metres per pixel that crops of so many pixels are drawn at."""

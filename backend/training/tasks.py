@@ -193,7 +193,7 @@ class SceneTask:
         return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
 
     def described(self, pool: TuplePool, start: SceneModelConfig | None) -> SceneModelConfig:
-        """With the pairs, resolutions and classes of maps that it has seen then; an autoencoder's weights saw none."""
+        """With the pairs, resolutions, units and classes of maps that it has seen then; an autoencoder saw none."""
         knew = start if start and start.training.get("objective") == self.settings.objective else None
         pairs = tuple(sorted({(min(pair), max(pair)) for pair in (knew.pairs if knew else ())} | pool.pairs))
         untrained = tuple(m for m in self.config.network.modalities if not any(m in pair for pair in pairs))
@@ -206,8 +206,9 @@ class SceneTask:
             modality = find_modality(name)
             if modality.is_map and name not in untrained:
                 classes[name] = seen_classes(modality, classes.get(name, ()), pool.classes(name))
+        relative = tuple(sorted(set(knew.relative if knew else ()) | pool.relative()))
         return dataclasses.replace(
-            self.config, pairs=pairs, untrained=untrained, classes=classes, resolutions=resolutions
+            self.config, pairs=pairs, untrained=untrained, classes=classes, resolutions=resolutions, relative=relative
         )
 
     def validation_pool(self, data: Path) -> TuplePool | None:

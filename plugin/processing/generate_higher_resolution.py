@@ -24,6 +24,7 @@ from ...backend.protocol import (
     JOB_FIELDS,
     FieldError,
     Job,
+    JobField,
     data_home,
     stage_paths,
 )
@@ -88,14 +89,16 @@ class GenerateHigherResolution(MetaEarthAlgorithm):
             "down. It is synthetic detail, not measurement: do not count, measure or classify what was not in the "
             "source.\n\nGive a number of stages or a target resolution; with neither, one stage is made. The same "
             "seed gives the same pixels. The network runs in a process of its own, on the GPU if there is one.")
-        parameters = [f"<h3>{tr(field.label)}</h3>\n{help_of(field)}" for field in JOB_FIELDS]
+        parameters = [f"<h3>{tr(field.label)}</h3>\n{_help_of(field)}" for field in JOB_FIELDS]
         outputs = [f"<b>{name}</b>: {text}" for name, text in job_output_texts()]
         return "\n".join([intro, f"<h2>{tr('Parameters')}</h2>", *parameters, f"<h2>{tr('Outputs')}</h2>", *outputs])
 
     def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
         """Declare parameters and outputs."""
         for field in JOB_FIELDS:
-            self.addParameter(parameter_of(field, INPUT))
+            parameter = parameter_of(field, INPUT)
+            parameter.setHelp(_help_of(field))
+            self.addParameter(parameter)
         self.add_job_outputs()
 
     def checkParameterValues(self, parameters: Values,
@@ -230,3 +233,16 @@ def _check_output(value: Any, layer: QgsRasterLayer, stages: Optional[int]) -> N
     own = os.path.realpath(layer.source())
     if own in [os.path.realpath(path) for path in stage_paths(value, stages or 1)]:
         raise FieldError(tr("The result would overwrite the source raster; choose another name."))
+
+
+def _help_of(field: JobField) -> str:
+    """What a field means, in QGIS's terms where they differ from the command line's."""
+    in_qgis = {
+        "extent": tr("The part of the source to make finer, in any coordinate reference system. Empty: the whole "
+                     "layer."),
+        "output": tr("GeoTIFF of the last stage; earlier stages are written beside it."),
+        "source_resolution": tr("Metres per pixel of the source. Needed only if the layer has no coordinate reference "
+                                "system, or no pixels of its own (XYZ, WMS). Such a layer is read at so many metres of "
+                                "its coordinate system: in Web Mercator at 52° N ten of them are six on the ground."),
+    }
+    return help_of(field, in_qgis.get(field.name))

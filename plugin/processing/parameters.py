@@ -47,17 +47,9 @@ def parameter_of(field: JobField, parent: str) -> QgsProcessingParameterDefiniti
     return parameter
 
 
-def help_of(field: JobField) -> str:
-    """What a field means, in QGIS's terms where they differ from the command line's."""
-    in_qgis = {
-        "extent": tr("The part of the source to make finer, in any coordinate reference system. Empty: the whole "
-                     "layer."),
-        "output": tr("GeoTIFF of the last stage; earlier stages are written beside it."),
-        "source_resolution": tr("Metres per pixel of the source. Needed only if the layer has no coordinate reference "
-                                "system, or no pixels of its own (XYZ, WMS). Such a layer is read at so many metres of "
-                                "its coordinate system: in Web Mercator at 52° N ten of them are six on the ground."),
-    }
-    text = in_qgis.get(field.name, tr(field.help))
+def help_of(field: JobField, text: Optional[str] = None) -> str:
+    """What a field means, or another ``text`` that says so, and what may be chosen."""
+    text = text or tr(field.help)
     return tr("{} One of: {}.").format(text, ", ".join(field.choices)) if field.choices else text
 
 

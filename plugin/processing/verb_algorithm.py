@@ -18,7 +18,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from ...backend.protocol import FieldError, JobField, Verb, check_fields
+from ...backend.protocol import MODALITY_BANDS, FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
 from ..core.layers import own_file, plain_file, shown_bands
@@ -27,7 +27,7 @@ from ..core.results import dresser
 from ..core.styles import class_renderer
 from ..core.translate import tr
 from .algorithm import MetaEarthAlgorithm
-from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
+from .parameters import Values, band_values, extent_value, parameter_of, scalar_values
 
 OUTPUTS = {"file": QgsProcessingOutputFile, "folder": QgsProcessingOutputFolder, "number": QgsProcessingOutputNumber,
            "text": QgsProcessingOutputString}
@@ -75,7 +75,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
 
     def help_of(self, field: JobField) -> str:
         """What a field means in QGIS."""
-        return help_of(field) if field.name == "source_resolution" else tr(field.help)
+        return tr(field.help)
 
     def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
         """Declare parameters and outputs."""
@@ -111,6 +111,20 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         for field in self.verb.fields:
             if field.kind not in WRITTEN and field.name not in found:
                 found[field.name] = self.value(field, parameters, context)
+        if "band_choice" in found:
+            chosen = found["band_choice"] or []
+            found["band_choice"] = [*chosen, *self._bands_as_shown(chosen, parameters, context)]
+        return found
+
+    def _bands_as_shown(self, chosen: List[str], parameters: Values, context: QgsProcessingContext) -> List[str]:
+        """NAME=BANDS of the modalities that nothing was chosen for, where a layer shows as many as they have."""
+        named = {text.partition("=")[0] for text in chosen}
+        found = []
+        for name, count in MODALITY_BANDS.items():
+            if name not in named and parameters.get(name.upper()) not in (None, ""):
+                bands = shown_bands(self.parameterAsRasterLayer(parameters, name.upper(), context))
+                if bands and len(bands) == count:
+                    found.append(f"{name}={','.join(map(str, bands))}")
         return found
 
     def value(self, field: JobField, parameters: Values, context: QgsProcessingContext) -> Any:

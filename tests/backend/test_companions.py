@@ -25,10 +25,11 @@ from backend.training.scene_examples import SceneExamples, TuplePool, draw_strea
 from .conftest import SMALL_SCENE
 
 
-def prepared(folder, tmp_path, rule, **options):
+def prepared(folder, tmp_path, rule, modality="rgb", **options):
     """The one split of a set made by a collection of one rule."""
+    tmp_path.mkdir(exist_ok=True)
     collection = tmp_path / "collection.toml"
-    collection.write_text('folders = ["."]\n[[rule]]\nsplit = "train"\nmodality = "rgb"\n' + rule)
+    collection.write_text(f'folders = ["."]\n[[rule]]\nsplit = "train"\nmodality = "{modality}"\n' + rule)
     wanted = Preparation((str(folder),), str(tmp_path / "set"), halvings=0, chip=16, collection=str(collection),
                          max_cloud=1.0, **options)
     prepare(wanted, 1, silent, go_on)
@@ -71,6 +72,37 @@ def test_another_grid_and_a_unit_are_brought_to_the_chips(make_raster, folder, t
         chip, (_, left) = chips.read_all(number), chips.facts(number)["window"]
         expected = np.linspace(0, 255, 64)[left:left + 16]
         assert np.abs(chip["sar"][8, :, 0] - expected).max() < 5
+
+
+def test_chips_tell_what_has_its_unit_and_what_a_sensor_has_seen(make_raster, folder, tmp_path):
+    """Two places: SAR in dB and a real PAN at the one, SAR of 8 bits at the other."""
+    for name in ("a", "b"):
+        make_raster(f"imagery/{name}.tif", height=16, width=16)
+    make_raster("a_sar.tif", values=np.linspace(-25, 0, 256).reshape(1, 16, 16), dtype="float32")
+    make_raster("b_sar.tif", bands=1, height=16, width=16)
+    make_raster("a_pan.tif", bands=1, height=16, width=16)
+    rule = ('files = ["*.tif"]\nderived = ["pan"]\nwith.sar = { file = "../{stem}_sar.tif" }\n'
+            'with.pan = { file = "../{stem}_pan.tif" }\n')
+    chips = prepared(folder, tmp_path, rule)
+    facts = {told["file"]: told for told in chips.all_facts()}
+    assert (facts["a.tif"]["relative"], facts["b.tif"]["relative"]) == ([], ["sar"])
+    assert (facts["a.tif"]["derived"], facts["b.tif"]["derived"]) == ([], ["pan"])
+    pool = TuplePool(chips, ("rgb", "sar", "pan"), 0)
+    assert pool.relative() == {"sar"}
+    pool.numbers = [number for number, told in enumerate(chips.all_facts()) if told["file"] == "a.tif"]
+    assert pool.relative() == set()
+
+
+def test_a_rule_may_begin_with_radar_and_not_with_a_map(make_raster, folder, tmp_path):
+    decibels = np.linspace(-20, -2, 256).reshape(1, 16, 16)
+    make_raster("imagery/a.tif", values=decibels, dtype="float32")
+    make_raster("rgb.tif", height=16, width=16)
+    rule = 'files = ["a.tif"]\nwith.rgb = { file = "../rgb.tif" }\n'
+    chips = prepared(folder, tmp_path, rule, modality="sar")
+    expected = np.clip((decibels[0] + 25) / 25, 0, 1) * 255
+    assert np.abs(chips.read_all(0)["sar"][..., 0] - expected).max() <= 1
+    with pytest.raises(InputError, match="is a map: let the rule begin with an image"):
+        prepared(folder, tmp_path / "other", rule, modality="osm")
 
 
 def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path):

@@ -138,7 +138,9 @@ def test_a_raster_as_arrays_is_the_geotiff(make_raster, embed, scene_model, tmp_
 
 def test_labelled_chips_become_vectors_with_labels(chips, embed, scene_model, tmp_path):
     told = embed("--chips", chips, "--output", tmp_path / "f.npz", "--source-resolution", 0.3)
-    assert (told["features"], told["places"]) == (32, 6)
+    assert (told["features"], told["places"], told["warnings"]) == (32, 6, [])
+    far = embed("--chips", chips, "--output", tmp_path / "far.npz", "--source-resolution", 3000)
+    assert len(far["warnings"]) == 1 and "was trained on" in far["warnings"][0]
     with np.load(tmp_path / "f.npz") as arrays:
         assert arrays["features"].shape == (6, 32) and arrays["features"].dtype == np.float32
         assert list(arrays["labels"]) == [0, 0, 0, 1, 1, 1] and list(arrays["classes"]) == ["beach", "forest"]

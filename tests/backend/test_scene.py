@@ -348,6 +348,11 @@ def test_what_given_pixels_tell_all_of_is_computed_and_the_rest_is_made():
     torch.testing.assert_close(made[0, 1], place[1], atol=0.01, rtol=0)
     assert torch.equal(made[:, 0], before[0][:, 0]) and not torch.equal(made[:, 1], before[0][:, 1])
     assert torch.equal(network.pictures(latents, given, back), before[1])  # a square tells little of its root
+    sure = torch.ones(1, 2, 16, 16, dtype=torch.bool)
+    sure[0, 0, :, 8:] = False
+    partly = network.pictures(latents, given, forth, sure)
+    assert torch.equal(partly[0, 1, :, :, :8], made[0, 1, :, :, :8])
+    assert torch.equal(partly[0, 1, :, :, 8:], before[0][0, 1, :, :, 8:])
 
 
 def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
@@ -574,6 +579,23 @@ def test_a_large_scene_goes_on_where_it_was_stopped(scene_model, small_model, tm
         np.testing.assert_array_equal(read(tmp_path / "halted" / name), read(tmp_path / "whole" / name))
     assert generate_pair(made["halted"], silent, go_on)["evaluations"] == 0
     assert generate_pair({**made["halted"], "seed": 7}, silent, go_on)["evaluations"] == needed
+
+
+def test_what_will_not_be_made_is_told_before_the_start(make_raster, scene_model, tmp_path, capsys):
+    west, whole = make_raster("west.tif", width=40, height=40), make_raster("whole.tif", bands=1, width=80, height=40)
+    common = ["translate", "--model", str(scene_model.folder), "--device", "cpu", "--output", str(tmp_path / "out"),
+              "--dry-run", "--rgb", west]
+    beyond = ["--nir", whole, "--extent", "500000", "4999600", "500800", "5000000"]
+
+    def warnings(*arguments):
+        assert main([*common, *arguments]) == 0
+        return " ".join(json.loads(capsys.readouterr().out)["warnings"])
+
+    assert "reaches beyond west.tif" in warnings(*beyond, "--targets", "rgb")
+    assert "its holes stay" in warnings("--targets", "rgb")
+    inside = warnings("--nir", whole, "--extent", "500000", "4999600", "500400", "5000000", "--targets", "rgb")
+    assert "beyond" not in inside and "holes" not in inside
+    assert "holes" not in warnings("--targets", "nir")
 
 
 def test_a_large_scene_that_cannot_be_made_is_refused_before_the_first_job(scene_model, small_model, tmp_path, capsys):

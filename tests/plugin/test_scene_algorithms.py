@@ -7,12 +7,15 @@ import pytest
 from osgeo import gdal
 from qgis import processing
 from qgis.core import (
+    QgsApplication,
+    QgsMultiBandColorRenderer,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
     QgsProject,
     QgsRasterLayer,
+    QgsSingleBandGrayRenderer,
 )
 from qgis_support import write_raster
 
@@ -88,6 +91,23 @@ def test_labelled_chips_become_vectors(tmp_path):
         "CHIPS": str(tmp_path / "chips"), "OUTPUT": str(tmp_path / "f.npz"), "MODEL": "tiny-mm"})
     with np.load(found["OUTPUT"]) as arrays:
         assert arrays["features"].shape == (2, 32) and list(arrays["classes"]) == ["beach", "forest"]
+
+
+def test_rasters_are_read_in_the_bands_that_qgis_shows(module, tmp_path):
+    names = {"RGB": write_raster(tmp_path / "bgrn.tif", 32, 4), "NIR": write_raster(tmp_path / "nir.tif", 32, 4),
+             "PAN": write_raster(tmp_path / "pan.tif", 32, 4)}
+    layers = {name: QgsRasterLayer(path, name) for name, path in names.items()}
+    layers["RGB"].setRenderer(QgsMultiBandColorRenderer(layers["RGB"].dataProvider(), 3, 2, 1))
+    layers["NIR"].setRenderer(QgsSingleBandGrayRenderer(layers["NIR"].dataProvider(), 4))
+    QgsProject.instance().addMapLayers(list(layers.values()))
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    values = {**{name: layer.id() for name, layer in layers.items()}, "TARGETS": ["sar"], "OUTPUT": str(tmp_path)}
+    for algorithm in ("translatemodality", "embedscene"):
+        read = QgsApplication.processingRegistry().createAlgorithmById(f"metaearth:{algorithm}").values
+        assert read(values, context)["band_choice"] == ["rgb=3,2,1", "nir=4"]
+        assert read({**values, "BAND_CHOICE": "nir=2"}, context)["band_choice"] == ["nir=2", "rgb=3,2,1"]
+    QgsProject.instance().removeAllMapLayers()
 
 
 def test_what_cannot_be_gets_a_sentence(scene, tmp_path):
