@@ -26,6 +26,7 @@ LEAD = (
     "Places that {model} was not trained on. Each real image (right) was averaged down to the source (left) and made"
     " again, with the default settings and the seed {seed}. **What is finer than the source is synthetic**: compare how"
     " it looks, not where each roof is. Made by `python -m backend evaluate gallery`."
+    " Neither ice nor much snow is among the places that were held out; water is in the harbour and at the coast."
 )
 BASELINE = "L1 network: the same network, trained for {steps} steps for the least mean error, which is without detail."
 ATTRIBUTION = (
@@ -66,7 +67,6 @@ PLACES = (
     Place("peaks", "Peaks above the tree line, Rocky Mountains, Colorado",
           "train/scenes_rgb8/l8_rockymountain_co_150m.tif", 40, 120),
 )
-"""Neither ice nor much snow is held out."""
 
 
 @dataclass(frozen=True)
