@@ -1,13 +1,16 @@
 """The user's own models: verified before they are there."""
 
 import hashlib
+import importlib
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from backend.errors import ModelError
-from backend.models.bundle import find_bundle, list_bundles
+from backend.models import bundle as bundle_module
+from backend.models.bundle import find_any_bundle, find_bundle, list_bundles
 from backend.models.store import add_model, remove_model
 
 
@@ -74,3 +77,18 @@ def test_a_zip_of_a_bundle_is_added_and_only_its_own_files(home, small_model, tm
     with pytest.raises(ModelError, match="cannot be read as a zip"):
         add_model(str(archive))
     assert "small" not in ids()
+
+
+def test_weights_that_stay_out_of_the_plugin_get_a_zip_that_can_be_added(home, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    package = importlib.import_module("package")
+    monkeypatch.setattr(package, "ARCHIVE", tmp_path / "metaearth.zip")
+    (written,) = package.build_models()
+    assert written.name == "metaearth-mm-lite.zip"
+    outside = "resources/models/metaearth-mm-lite/model.safetensors"
+    assert outside not in package.packaged_files() and "resources/models/metaearth-mm-lite/config.json" in (
+        package.packaged_files())
+    embedded = find_any_bundle("metaearth-mm-lite")
+    monkeypatch.setattr(bundle_module, "EMBEDDED", tmp_path / "as in the plugin")
+    added = add_model(str(written), hashlib.sha256(embedded.weights.read_bytes()).hexdigest())
+    assert added.config.id == "metaearth-mm-lite" and added.folder.is_relative_to(tmp_path / "home")

@@ -22,13 +22,13 @@ class QgisProcess:
         return subprocess.Popen(["/usr/bin/qgis_process.bin", *arguments], env=self.variables, cwd=self.folder,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def start_job(self, **values):
+    def start_job(self, algorithm=ALGORITHM, **values):
         values = {"OUTPUT": self.folder / "o.tif", "MODEL": "tiny", **values}
-        return self.start("run", ALGORITHM, "--", *(f"{name}={value}" for name, value in values.items()))
+        return self.start("run", algorithm, "--", *(f"{name}={value}" for name, value in values.items()))
 
-    def run_job(self, **values):
+    def run_job(self, algorithm=ALGORITHM, **values):
         """Exit status and everything that was printed."""
-        process = self.start_job(**values)
+        process = self.start_job(algorithm, **values)
         text, _ = process.communicate(timeout=300)
         return process.returncode, text
 

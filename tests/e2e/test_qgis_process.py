@@ -33,6 +33,20 @@ def test_relative_names_are_of_the_folder_that_the_user_is_in(qgis_process):
     assert qgis_process.results() == ["finer.tif", "finer_stage1.tif", "scene.tif"]
 
 
+def test_a_scene_becomes_other_modalities_on_its_grid(qgis_process, scene):
+    status, text = qgis_process.run_job(
+        "metaearth:translatemodality", RGB=scene, TARGETS="nir,osm", MODEL="tiny-mm", SEED=4, OUTPUT="town")
+    assert status == 0, text
+    made = {path.name: gdal.Open(str(path)) for path in (qgis_process.folder / "town").glob("*.tif")}
+    assert sorted(made) == ["nir.tif", "osm.tif"]
+    for dataset in made.values():
+        assert dataset.GetGeoTransform() == (LEFT, PIXEL, 0, TOP, 0, -PIXEL) and dataset.RasterXSize == 48
+        assert dataset.GetMetadata()["METAEARTH_SEED"] == "4"
+    assert made["osm.tif"].GetRasterBand(1).GetColorTable() is not None
+    status, text = qgis_process.run_job("metaearth:translatemodality", TARGETS="nir", MODEL="tiny-mm", OUTPUT="none")
+    assert status == 1 and "at least one raster" in text
+
+
 def extent(left, right, bottom, top):
     return f"{left},{right},{bottom},{top} [EPSG:32611]"
 
