@@ -365,20 +365,28 @@ class SceneNetwork(nn.Module):
 
     def _computed(self, made: Tensor, given: Tensor, modalities: Tensor, sure: Tensor | None) -> Tensor:
         """The ``made`` pictures, replaced by what the ``given`` ones tell where they tell all, and are ``sure``."""
-        if self.pixels is None:
+        count, (shown, wanted) = len(self.config.modalities), modalities.tensor_split([given.shape[1]], dim=1)
+        computed = self.computes(shown, wanted)
+        if self.pixels is None or not bool(computed.any()):
             return made
-        count, shown, wanted = len(self.config.modalities), *modalities.tensor_split([given.shape[1]], dim=1)
-        every = torch.ones_like(shown, dtype=torch.bool)
-        known = by_modality(torch.ones_like(shown)[..., None], shown, every, count)[..., 0]
-        computed = of_streams(self.pixels.tells_all(known), wanted)
-        if not bool(computed.any()):
-            return made
+        every, known = torch.ones_like(shown, dtype=torch.bool), self._which(shown)
         told, _ = self.pixels(by_modality(given, shown, every, count), known)
         where = computed[..., None, None, None]
         if sure is not None:
             tellers = of_streams(by_modality(sure, shown, every, count), self.pixels.best(known))
             where = where & of_streams(tellers, wanted)[:, :, None]
         return torch.where(where, of_streams(told, wanted), made)
+
+    def computes(self, shown: Tensor, wanted: Tensor) -> Tensor:
+        """Which of the ``wanted`` modalities' pixels those of the ``shown`` tell all of; (batch, streams) of all."""
+        if self.pixels is None or not shown.shape[1]:
+            return torch.zeros_like(wanted, dtype=torch.bool)
+        return of_streams(self.pixels.tells_all(self._which(shown)), wanted)
+
+    def _which(self, shown: Tensor) -> Tensor:
+        """(batch, modalities): 1 for those that are ``shown``, else 0."""
+        known = torch.zeros(len(shown), len(self.config.modalities), device=shown.device)
+        return known.scatter(1, shown, 1.0)
 
     def _run(self, block: nn.Module, *inputs: object) -> Tensor:
         if self.recompute and torch.is_grad_enabled():

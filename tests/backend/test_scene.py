@@ -15,6 +15,7 @@ from affine import Affine
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, Interrupted, ModelError
+from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
 from backend.models.bundle import find_scene_bundle
 from backend.models.pixel_guess import PixelGuess
@@ -354,6 +355,29 @@ def test_what_given_pixels_tell_all_of_is_computed_and_the_rest_is_made():
     partly = network.pictures(latents, given, forth, sure)
     assert torch.equal(partly[0, 1, :, :, :8], made[0, 1, :, :, :8])
     assert torch.equal(partly[0, 1, :, :, 8:], before[0][0, 1, :, :, 8:])
+
+
+def test_what_is_computed_costs_no_evaluation(scene_model, monkeypatch):
+    engine, told = open_scene_engine(scene_model, "cpu", "float32"), []
+    network = scene_model.load().eval()
+    network.pixels = PixelGuess(len(engine.config.network.modalities))
+    network.pixels.fit(curved(np.random.default_rng(0)))
+    monkeypatch.setattr(engine, "network", network)
+    monkeypatch.setattr(engine, "on_evaluation", told.append)
+    side, names = engine.config.network.tile, engine.config.network.modalities
+    place = F.interpolate(torch.stack(list(next(curved(np.random.default_rng(1), 1)).values())), (side, side)).numpy()
+    known = np.ones((side, side), bool)
+
+    def made(*targets, known=known):
+        noises = [engine.window_noise(0, name, 0, 0) for name in targets]
+        return engine.windows([Window([Observed(names[0], place[0], known)], noises)], list(targets), 1.0)[0]
+
+    np.testing.assert_allclose(made(names[1])[0], place[1], atol=0.01)
+    assert engine.evaluations == 0 and sum(told) == engine.steps
+    made(names[1], names[2])
+    assert engine.evaluations == engine.steps
+    made(names[1], known=np.indices(known.shape)[0] > 5)
+    assert engine.evaluations == 2 * engine.steps and sum(told) == 3 * engine.steps
 
 
 def test_what_is_expected_moves_the_guess_and_leaves_its_noise():
