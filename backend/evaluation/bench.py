@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from backend.cascade.engine import Engine, Sampling
 from backend.devices import choose_device, device_name
-from backend.errors import InputError
+from backend.errors import DeviceError, InputError
 from backend.evaluation.borders import DISTANCES, border_profile, overlaps
 from backend.evaluation.chips import held_out_chips
 from backend.evaluation.makers import generator
@@ -32,7 +34,7 @@ from backend.jobs.calibration import fastest, measure
 from backend.jobs.engines import open_engine
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.models.bundle import find_bundle
+from backend.models.bundle import Bundle, find_bundle
 from backend.protocol import Job
 
 
@@ -100,27 +102,68 @@ def memory(progress: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def throughput(progress: Callable[[str], None], model: str = LITE) -> list[Row]:
-    """Windows a second (12 evaluations) by batch and number format."""
-    bundle, device = find_bundle(model), choose_device("auto")
-    rows = []
-    for precision in ("float32", "bfloat16"):
-        for batch in (1, 4, 8, 16) if device == "cuda" else (1, 4):
-            progress(f"{precision}, batch {batch}")
-            speed = measure(bundle, bundle.sha256(), device, precision, batch)
-            seconds = speed.encode_s + 12 * speed.evaluation_s
-            rows.append(
-                {
-                    "model": model,
-                    "device": device_name(device),
-                    "format": precision,
-                    "batch": batch,
-                    "ms an evaluation": round(1000 * speed.evaluation_s, 2),
-                    "ms a condition": round(1000 * speed.encode_s, 2),
-                    "windows a second": round(1 / seconds, 2),
-                }
-            )
+def throughput(progress: Callable[[str], None]) -> list[Row]:
+    """Windows a second (12 evaluations) by batch and format; on a GPU also compiled, and of the large network."""
+    device = choose_device("auto")
+    rows = speeds(find_bundle(LITE), device, progress)
+    if device == "cuda":
+        with tempfile.TemporaryDirectory() as folder:
+            rows += speeds(random_600m(Path(folder)), device, progress)
     return rows
+
+
+def speeds(bundle: Bundle, device: str, progress: Callable[[str], None]) -> list[Row]:
+    """One line a number format and batch; a line says so where memory is too small."""
+    flops, on_gpu, rows = evaluation_flops(bundle), device == "cuda", []
+    ways = [("float32", False), ("bfloat16", False), *([("bfloat16", True)] if on_gpu else [])]
+    for (precision, compiled), batch in itertools.product(ways, (1, 4, 8, 16) if on_gpu else (1, 4)):
+        name = f"{precision}{', compiled' if compiled else ''}"
+        progress(f"{bundle.config.id}, {name}, batch {batch}")
+        row: Row = {"model": bundle.config.id, "device": device_name(device), "format": name, "batch": batch}
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            speed = measure(bundle, bundle.sha256(), device, precision, batch, compiled)
+        except DeviceError:
+            rows.append({**row, "windows a second": "memory too small"})
+            continue
+        rows.append(
+            {
+                **row,
+                "ms an evaluation": round(1000 * speed.evaluation_s, 2),
+                "ms a condition": round(1000 * speed.encode_s, 2),
+                "windows a second": round(1 / speed.window_seconds(12), 2),
+                "share of a matrix product's speed": round(
+                    flops / speed.evaluation_s / product_flops(device, getattr(torch, precision)), 3),
+                **({"peak memory, GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if on_gpu else {}),
+            }
+        )
+    return rows
+
+
+def evaluation_flops(bundle: Bundle) -> float:
+    """Floating-point operations of one evaluation of the network for one window, as its layers' shapes tell."""
+    config = bundle.config
+    with torch.device("meta"):
+        network, side = config.build(), config.network.tile // config.network.scale + 2 * config.network.context
+        condition = network.encode(torch.zeros(1, 3, side, side), torch.zeros(1))
+        noisy = torch.zeros(1, 3, config.network.tile, config.network.tile)
+        with FlopCounterMode(display=False) as counter:
+            network(noisy, torch.zeros(1), condition)
+    return float(counter.get_total_flops())
+
+
+def product_flops(device: str, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product here: what a network can at best come near to."""
+    side = 8192 if device == "cuda" else 1024
+    a = torch.ones(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        began = time.monotonic()
+        product = a @ a
+        product[0, 0].item()  # waits for the GPU
+        seconds.append(time.monotonic() - began)
+    return 2 * side**3 / min(seconds)
 
 
 def _killed_at_half(job: dict[str, Any]) -> None:

@@ -53,12 +53,14 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
     return Speed(**cache[key])
 
 
-def measure(bundle: Bundle, sha256: str, device: str, precision: str, batch: int) -> Speed:
+def measure(
+    bundle: Bundle, sha256: str, device: str, precision: str, batch: int, compiled: bool = False
+) -> Speed:
     """The least time of three runs, the first of which warms up; DeviceError if memory is too small."""
     if isinstance(bundle.config, SceneModelConfig):
         return _measure_scene(as_scene(bundle), sha256, device, precision, batch)
     steps = 2
-    engine = Engine(bundle, sha256, Sampling("ddim", steps), device, getattr(torch, precision), batch)
+    engine = Engine(bundle, sha256, Sampling("ddim", steps), device, getattr(torch, precision), batch, compiled)
     network = bundle.config.network
     side = network.tile // network.scale + 2 * network.context
     rng = np.random.default_rng(0)
