@@ -6,7 +6,6 @@ import os
 import secrets
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from backend.jobs.code import code_sha256, packed_code
 from backend.jobs.directory import PROBE, STOP, JobDirectory
 from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
+from backend.jobs.queues import DEATHS, BlockQueues
 from backend.jobs.renderer import BlockReport, report_of
 from backend.jobs.worker import Probe
 from backend.protocol import ClusterInfo
@@ -40,63 +40,10 @@ VISIBLE_SECONDS = 60
 END_SECONDS = 10
 TASKS_A_WORKER = 2
 RETRIES = 2
-DEATHS = 4
 NO_GPU = (
     "Workers have a GPU, but the job was planned for the CPU, which this machine has: start it on a machine with such a"
     " GPU to use theirs."
 )
-
-
-class BlockQueues:
-    """Blocks in row order, a run of neighbours for each worker: what the neighbours before gave is then on the disk.
-
-    A worker without blocks takes the second half of the longest queue. Blocks that were with a worker when it died are
-    handed out alone, and no longer after `DEATHS`.
-    """
-
-    def __init__(self, blocks: list[Block]) -> None:
-        self._queues: dict[str, list[Block]] = {"": blocks}
-        self._suspects: list[Block] = []
-        self._deaths: Counter[str] = Counter()
-
-    def __bool__(self) -> bool:
-        return self.waiting or bool(self._suspects)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether `next` has a block."""
-        return any(self._queues.values())
-
-    def suspect(self, block: Block) -> int:
-        """Note that a worker died with this block; how many have by now."""
-        self._deaths[block.name] += 1
-        if self._deaths[block.name] < DEATHS:
-            self._suspects.append(block)
-        return self._deaths[block.name]
-
-    def is_suspect(self, block: Block) -> bool:
-        """Whether a worker died with this block."""
-        return self._deaths[block.name] > 0
-
-    def next_suspect(self) -> Block | None:
-        """A block to be computed by a worker that has no other, if there is one."""
-        return self._suspects.pop(0) if self._suspects else None
-
-    def next(self, worker: str, alive: list[str]) -> Block:
-        """A block for one of the workers that are ``alive``; there must be one left."""
-        for name in [name for name in self._queues if name not in alive]:
-            self._share(self._queues.pop(name), alive)
-        if not self._queues.get(worker):
-            longest = max(self._queues, key=lambda name: len(self._queues[name]))
-            queue = self._queues[longest]
-            self._queues[longest], self._queues[worker] = queue[: len(queue) // 2], queue[len(queue) // 2:]
-        return self._queues[worker].pop(0)
-
-    def _share(self, blocks: list[Block], alive: list[str]) -> None:
-        """Equal runs of the blocks of nobody, or of a worker that died, to all."""
-        bounds = [round(k * len(blocks) / len(alive)) for k in range(len(alive) + 1)]
-        for name, start, stop in zip(alive, bounds, bounds[1:]):
-            self._queues.setdefault(name, []).extend(blocks[start:stop])
 
 
 class ClusterExecutor:
@@ -115,6 +62,7 @@ class ClusterExecutor:
         self._asked: dict[str, Future] = {}
         self._problems: dict[str, str] = {}
         self._device_names = {plan.device_name}
+        self._chose_cpu = plan.device == "cpu" and plan.job.device == "auto"
 
     def __enter__(self) -> ClusterExecutor:
         try:
@@ -198,7 +146,7 @@ class ClusterExecutor:
             return f"{address}: {type(error).__name__}: {error}"
         if found.problem:
             return f"{address} on {found.host}: {found.problem}"
-        if found.has_gpu and self.plan.device == "cpu" and NO_GPU not in self.warnings:
+        if found.has_gpu and self._chose_cpu and NO_GPU not in self.warnings:
             self.warnings.append(NO_GPU)
         if found.device_name not in self._device_names:
             self._device_names.add(found.device_name)

@@ -14,6 +14,7 @@ from backend.protocol import Job
 
 LOCAL = "local"
 SHARED_BLOCKS = 16
+"""So many blocks at least, where there are as many windows, for several workers."""
 BLOCK_SECONDS = 8.0
 """What a block should take: short enough that little is lost with it, long enough that its file costs little."""
 

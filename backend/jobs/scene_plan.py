@@ -251,7 +251,7 @@ def check_cover(wanted: SceneRequest, grid: Grid) -> list[str]:
         if max(beyond) > slack:
             name = Path(wanted.inputs[0].path).name
             found.append(f"The extent reaches beyond {name}, on whose grid results lie: nothing is made outside it.")
-    if [given.modality for given in wanted.inputs] in [[target] for target in wanted.targets]:
+    if len(wanted.inputs) == 1 and wanted.inputs[0].modality in wanted.targets:
         title = find_modality(wanted.inputs[0].modality).title
         found.append(f"{title} is all that is given: its holes stay, since no other raster tells what is there.")
     return found

@@ -241,7 +241,7 @@ def _add_source(
 def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
     """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified.
 
-    Overviews are averages, of class numbers the most frequent; the blocks' own are only looked at, not checked.
+    Overviews are averages, of class numbers the most frequent; the blocks' own, which nobody checks, are left out.
     """
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
     with rasterio.open(mosaic) as dataset:
