@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backend.jobs.plan import JobPlan
 
 MAX_PIXELS = 400_000_000_000
+DEGREES_AROUND = 360.0
 
 
 def existing_folder(path: Path) -> Path:
@@ -48,6 +49,19 @@ def warnings_of(grid: Grid, stages: int, bundle: Bundle, resample_to_m: float | 
             f"On the ground the pixels are {sides[0]:.4g} m wide and {sides[1]:.4g} m high, but the model expects "
             "square ones: warp the layer to a UTM zone first for better detail."
         )
+    return found
+
+
+def warnings_at_180_degrees(grid: Grid, extent: list[float] | None) -> list[str]:
+    """Sentences on what ends where longitudes do: windows do not go on from 180 degrees east to 180 degrees west."""
+    if grid.crs is None or not grid.crs.is_geographic:
+        return []
+    left, _, right, _ = grid.bounds()
+    half, slack, found = DEGREES_AROUND / 2, 1e-6, []
+    if right - left >= DEGREES_AROUND - slack:
+        found.append("The raster goes around the world: its left and right edges are made apart and will not fit.")
+    if extent is not None and (extent[0] < min(left, -half) - slack or extent[2] > max(right, half) + slack):
+        found.append("The extent reaches beyond 180 degrees: only the part inside the raster is made.")
     return found
 
 

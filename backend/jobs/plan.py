@@ -20,7 +20,14 @@ from backend.cascade.planning import stage_regions, stages_for
 from backend.devices import choose_device, device_name
 from backend.errors import PlanError
 from backend.jobs.calibration import calibrated, fastest
-from backend.jobs.checks import check_outputs, check_size, check_space, existing_folder, warnings_of
+from backend.jobs.checks import (
+    check_outputs,
+    check_size,
+    check_space,
+    existing_folder,
+    warnings_at_180_degrees,
+    warnings_of,
+)
 from backend.jobs.conversion import CONVERTER
 from backend.jobs.portions import block_windows
 from backend.models.bundle import Bundle, find_bundle, open_bundle
@@ -358,7 +365,7 @@ def draft_plan(job: Job) -> JobPlan:
         batch,
         torch.__version__,
         block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling, geometry.count(regions[-1])),
-        tuple(warnings_of(grid, stages, bundle, resample_to_m, native_m)),
+        (*warnings_of(grid, stages, bundle, resample_to_m, native_m), *warnings_at_180_degrees(grid, job.extent)),
     )
 
 

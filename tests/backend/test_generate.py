@@ -24,7 +24,7 @@ from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.protocol import Job
 
-from .conftest import keep_on, read, run
+from .conftest import keep_on, read, run, small_job
 
 
 def test_equal_seeds_make_equal_pixels_and_others_do_not(small_model, make_raster, tmp_path):
@@ -226,6 +226,16 @@ def test_a_part_equals_the_whole_after_resampling_too(small_model, make_raster, 
     extent = [500_080, 4_999_760, 500_240, 4_999_920]
     part = run(small_model, source, tmp_path / "part.tif", resolution=2.0, extent=extent)
     np.testing.assert_array_equal(read(part.outputs[0]), read(whole.outputs[0])[:, 40:120, 40:120])
+
+
+def test_what_ends_at_180_degrees_is_told(small_model, make_raster, tmp_path):
+    def warnings(name, west, pixel, extent=None):
+        source = make_raster(name, height=24, width=40, crs="EPSG:4326", transform=Affine(pixel, 0, west, 0, -0.01, 10))
+        return " ".join(make_plan(small_job(small_model, source, tmp_path / "o.tif", extent=extent)).warnings)
+
+    assert "goes around the world" in warnings("world.tif", -180, 9)
+    assert "beyond 180 degrees" in warnings("east.tif", 179.6, 0.01, [179.8, 9.8, 180.2, 10])
+    assert "180" not in warnings("inside.tif", 179.6, 0.01, [179.8, 9.8, 180, 10])
 
 
 def test_a_target_less_than_one_stage_away_warns(small_model, make_raster, tmp_path):
