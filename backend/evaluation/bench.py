@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backend.cascade.engine import Engine, Sampling
+from backend.cascade.engine import Engine, Sampling, load_network
 from backend.devices import choose_device, device_name
 from backend.errors import DeviceError, InputError
 from backend.evaluation.borders import DISTANCES, border_profile, overlaps
@@ -114,13 +114,16 @@ def throughput(progress: Callable[[str], None]) -> list[Row]:
 
 def speeds(bundle: Bundle, device: str, progress: Callable[[str], None]) -> list[Row]:
     """One line a number format and batch; a line says so where memory is too small."""
-    flops, on_gpu, rows = evaluation_flops(bundle), device == "cuda", []
+    flops, on_gpu, rows = evaluation_flops(bundle), device == "cuda", list[Row]()
+    best = {name: product_flops(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
     ways = [("float32", False), ("bfloat16", False), *([("bfloat16", True)] if on_gpu else [])]
     for (precision, compiled), batch in itertools.product(ways, (1, 4, 8, 16) if on_gpu else (1, 4)):
         name = f"{precision}{', compiled' if compiled else ''}"
         progress(f"{bundle.config.id}, {name}, batch {batch}")
         row: Row = {"model": bundle.config.id, "device": device_name(device), "format": name, "batch": batch}
         if on_gpu:
+            load_network.cache_clear()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         try:
             speed = measure(bundle, bundle.sha256(), device, precision, batch, compiled)
@@ -133,8 +136,7 @@ def speeds(bundle: Bundle, device: str, progress: Callable[[str], None]) -> list
                 "ms an evaluation": round(1000 * speed.evaluation_s, 2),
                 "ms a condition": round(1000 * speed.encode_s, 2),
                 "windows a second": round(1 / speed.window_seconds(12), 2),
-                "share of a matrix product's speed": round(
-                    flops / speed.evaluation_s / product_flops(device, getattr(torch, precision)), 3),
+                "share of a matrix product's speed": round(flops / speed.evaluation_s / best[precision], 4),
                 **({"peak memory, GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)} if on_gpu else {}),
             }
         )

@@ -16,7 +16,6 @@ from backend.evaluation.statistics import (
     Estimate,
     Weights,
     centred_interval,
-    members,
     multiplicities,
     percentile_interval,
 )
@@ -174,8 +173,8 @@ def _discrepancy(
     clusters_b: Sequence[str] | None = None,
 ) -> Callable[[Weights, Weights], NDArray[np.float64]]:
     """(draws, n) and (draws, m) weights of the rows -> (draws,) unbiased MMD^2."""
-    of_a = members(len(a), clusters)
-    of_b = of_a if pairs else members(len(b), clusters_b)
+    of_a = _related(len(a), clusters)
+    of_b = of_a if pairs else _related(len(b), clusters_b)
     within_a, within_b, across = (polynomial_kernel(*p) for p in ((a, a), (b, b), (a, b)))
     within_a[of_a[:, None] == of_a] = 0
     within_b[of_b[:, None] == of_b] = 0
@@ -193,6 +192,13 @@ def _discrepancy(
             )
 
     return values
+
+
+def _related(n: int, clusters: Sequence[str] | None) -> NDArray[np.intp]:
+    """(n,): rows of one number are not compared; of one cluster alone each row has a number of its own."""
+    if clusters is None or len(set(clusters)) < 2:
+        return np.arange(n)
+    return np.unique(clusters, return_inverse=True)[1]
 
 
 def _squares_of_clusters(weights: Weights, member: NDArray[np.intp]) -> NDArray[np.float64]:

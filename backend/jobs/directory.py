@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -35,7 +34,7 @@ from backend.models.bundle import Bundle, copy_bundle, open_bundle
 from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
 from backend.raster import provenance
 from backend.raster.grid import Region
-from backend.raster.output import colour_interpretation, valid_block, write_block, write_mosaic
+from backend.raster.output import colour_interpretation, remove_unfinished, valid_block, write_block, write_mosaic
 from backend.tiling.blocks import Edges, RenderedBlock
 from backend.tiling.geometry import Block
 
@@ -166,13 +165,12 @@ class JobDirectory:
         with self.locked(results):
             self.remove()
             for path in map(Path, results):
-                for left in (part_of(path), *path.parent.glob(f"{glob.escape(part_of(path).name)}.*")):
-                    with suppress(OSError):  # what a killed process was writing, and GDAL's overviews of it
-                        left.unlink(missing_ok=True)
+                remove_unfinished(part_of(path))  # a process that was killed left it
 
     def clear(self) -> None:
         """Delete what a process that was killed while it deleted its job has left, if it is that."""
-        if self.folder.is_dir() and not self.has_plan and not self._foreign():
+        was_a_job = (self.folder / LOCK).is_file() and not self.has_plan  # a deletion takes the lock last
+        if was_a_job and not self._foreign():
             with self.locked([]):
                 if not self.has_plan:
                     self.remove()

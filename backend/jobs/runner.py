@@ -23,7 +23,7 @@ from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan
 from backend.processes import peak_memory_bytes
 from backend.protocol import JobResult, Progress
-from backend.raster.output import write_cog
+from backend.raster.output import remove_unfinished, write_cog
 from backend.raster.source import RasterSource
 from backend.tiling.geometry import Block
 
@@ -118,7 +118,7 @@ class JobRun:
                         part_of(path).replace(path)
             finally:
                 for path in results:
-                    part_of(path).unlink(missing_ok=True)
+                    remove_unfinished(part_of(path))
         return self._result(evaluations, psnr, valid_pixels)
 
     def _executor(self) -> Executor:

@@ -242,7 +242,7 @@ def check_resolution(config: SceneModelConfig, modalities: Iterable[str], pixel_
 
 
 def check_cover(wanted: SceneRequest, grid: Grid) -> list[str]:
-    """Warnings if a part of what is asked for will not be made."""
+    """Warnings if a part of the extent will not be made."""
     found = []
     if wanted.extent is not None and len(wanted.inputs) > 1:
         xmin, ymin, xmax, ymax = grid.bounds()
@@ -251,9 +251,6 @@ def check_cover(wanted: SceneRequest, grid: Grid) -> list[str]:
         if max(beyond) > slack:
             name = Path(wanted.inputs[0].path).name
             found.append(f"The extent reaches beyond {name}, on whose grid results lie: nothing is made outside it.")
-    if len(wanted.inputs) == 1 and wanted.inputs[0].modality in wanted.targets:
-        title = find_modality(wanted.inputs[0].modality).title
-        found.append(f"{title} is all that is given: its holes stay, since no other raster tells what is there.")
     return found
 
 
@@ -299,9 +296,13 @@ def _with_rasters(plan: ScenePlan) -> ScenePlan:
                 raise InputError(f"{Path(given.path).name} shows nothing of the place that is asked for.")
             holes |= raster.source.needs_alpha or raster.source.nodata is not None
     targets = plan.target_modalities
-    eight_bit = all(m.is_eight_bit for m in targets)
+    eight_bit, warnings = all(m.is_eight_bit for m in targets), plan.warnings
+    if holes and len(plan.inputs) == 1 and plan.inputs[0].modality in plan.targets:
+        title = find_modality(plan.inputs[0].modality).title
+        warnings += (f"{title} is all that is given: its holes stay, since no other raster tells what is there.",)
     return dataclasses.replace(
         plan,
+        warnings=warnings,
         source=plan.source_now(),
         bands=sum(m.band_count for m in targets),
         dtype="uint8" if eight_bit else "float32",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from xml.etree import ElementTree  # nosec B405 - writes XML, parses none
 
@@ -247,7 +250,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
     with rasterio.open(mosaic) as dataset:
         needed_bytes = dataset.width * dataset.height * dataset.count * dtype.itemsize
         classes = dataset.colorinterp[0] == ColorInterp.palette
-    with writing(path, needed_bytes):
+    with whole_or_gone(path), writing(path, needed_bytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         with rasterio.Env(**GDAL_OPTIONS):
             copy_raster(
@@ -264,6 +267,23 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
             )
         _verify_copy(path, mosaic)
         to_disk(path)
+
+
+@contextmanager
+def whole_or_gone(path: Path) -> Iterator[None]:
+    """Nothing of a raster is left where writing it failed."""
+    try:
+        yield
+    except BaseException:
+        remove_unfinished(path)
+        raise
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete a raster that was being written, and the overviews that GDAL makes beside it."""
+    for left in (path, *path.parent.glob(f"{glob.escape(path.name)}.*")):
+        with suppress(OSError):
+            left.unlink(missing_ok=True)
 
 
 def _verify_copy(path: Path, mosaic: Path) -> None:

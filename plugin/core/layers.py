@@ -124,6 +124,12 @@ def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:
     return renderer.usesBands()[:1] if of_one_band else None
 
 
+def has_colours(layer: QgsRasterLayer) -> bool:
+    """Whether the file says which of its bands are red, green and blue."""
+    provider = layer.dataProvider()
+    return {"Red", "Green", "Blue"} <= {provider.colorInterpretationName(n + 1) for n in range(layer.bandCount())}
+
+
 def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optional[float]) -> SnapshotGrid:
     """The grid of a snapshot that covers ``extent`` and a margin.
 

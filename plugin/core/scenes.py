@@ -63,7 +63,7 @@ def why_not(algorithm: QgsProcessingAlgorithm, parameters: Parameters, models: O
     if model is None:
         return tr("There is no MetaEarth-MM model with weights. Train one, or add one in Settings > Options > "
                   "MetaEarth.")
-    if takes_rasters and not known and not parameters.get("OTHER_INPUTS"):
+    if takes_rasters and not known:
         return tr("Choose at least one raster layer of the scene, or generate a scene from nothing.")
     if not wanted(parameters):
         return tr("Tick at least one modality to make.")

@@ -169,7 +169,7 @@ def from_root(kind: str, value: Any) -> Any:
     if value and kind == "text":
         return absolute(value) if names_a_file(value) else value
     if value and kind == "words":
-        parts = [word.rpartition("=") for word in value]
+        parts = [word.partition("=") for word in value]
         return [f"{name}{equals}{from_root('text', text)}" for name, equals, text in parts]
     return value
 

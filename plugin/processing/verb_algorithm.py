@@ -21,7 +21,7 @@ from qgis.core import (
 from ...backend.protocol import MODALITY_BANDS, FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
-from ..core.layers import own_file, plain_file, shown_bands
+from ..core.layers import has_colours, own_file, plain_file, shown_bands
 from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
@@ -117,13 +117,17 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         return found
 
     def _bands_as_shown(self, chosen: List[str], parameters: Values, context: QgsProcessingContext) -> List[str]:
-        """NAME=BANDS of the modalities that nothing was chosen for, where a layer shows as many as they have."""
+        """NAME=BANDS of the modalities that nothing was chosen for, where a layer shows as many as they have.
+
+        Bands that the file itself calls red, green and blue are RGB, whatever is shown of it.
+        """
         named = {text.partition("=")[0] for text in chosen}
         found = []
         for name, count in MODALITY_BANDS.items():
             if name not in named and parameters.get(name.upper()) not in (None, ""):
-                bands = shown_bands(self.parameterAsRasterLayer(parameters, name.upper(), context))
-                if bands and len(bands) == count:
+                layer = self.parameterAsRasterLayer(parameters, name.upper(), context)
+                bands = shown_bands(layer)
+                if bands and len(bands) == count and not (name == "rgb" and has_colours(layer)):
                     found.append(f"{name}={','.join(map(str, bands))}")
         return found
 

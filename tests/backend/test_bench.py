@@ -12,7 +12,7 @@ def test_speeds_have_a_line_a_format_and_batch(small_model):
         ("float32", 1), ("float32", 4), ("bfloat16", 1), ("bfloat16", 4)]
     assert len(told) == 4
     for row in rows:
-        assert row["windows a second"] > 0 and 0 < row["share of a matrix product's speed"] < 2
+        assert row["windows a second"] > 0 and row["share of a matrix product's speed"] > 0
 
 
 def test_operations_are_counted_from_shapes_alone(small_model):

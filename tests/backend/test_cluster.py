@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.errors import RasterioError
 
 from backend.errors import Cancelled, ExecutorError, NetworkOutputError
 from backend.jobs import cluster as cluster_module
@@ -21,6 +22,7 @@ from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of
 from backend.jobs.runner import JobRun, resume
 from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
+from backend.jobs.worker import Probe
 from backend.protocol import Job, default_job_folder
 
 from .conftest import keep_on, read, run, small_job
@@ -284,3 +286,45 @@ def test_a_cluster_without_workers_is_a_sentence(own_cluster, small_model, scene
     monkeypatch.setattr(cluster_module, "WORKERLESS_SECONDS", 1)
     with pytest.raises(ExecutorError, match="has no workers"):
         run(small_model, scene[0], tmp_path / "out.tif", executor=own_cluster.address)
+
+
+@pytest.fixture
+def executor(small_model, make_raster, tmp_path):
+    """Of a job whose folder is there; it is not connected to anything."""
+    plan = make_plan(small_job(small_model, make_raster(), tmp_path / "o.tif", device="auto"))
+    directory = JobDirectory(tmp_path / "job")
+    directory.folder.mkdir()
+    directory.write_plan(plan)
+    return cluster_module.ClusterExecutor("tcp://127.0.0.1:1", plan, directory, keep_on)
+
+
+def test_a_block_that_the_disk_shows_late_is_waited_for(executor, monkeypatch):
+    answers = iter([RasterioError("not there"), RasterioError("not there"), "the report"])
+
+    def late(path, plan):
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    block = executor.plan.blocks(1)[0]
+    monkeypatch.setattr(cluster_module, "report_of", late)
+    assert executor._report(1, 1, block) == "the report"
+    monkeypatch.undo()
+    monkeypatch.setattr(cluster_module, "VISIBLE_SECONDS", 0)
+    with pytest.raises(ExecutorError, match="cannot be read here"):
+        executor._report(1, 1, block)
+
+
+def test_a_gpu_that_the_plan_does_not_use_is_told(executor):
+    class Answer:
+        def __init__(self, has_gpu):
+            self.has_gpu = has_gpu
+
+        def result(self):
+            return Probe("there", executor.plan.device_name, self.has_gpu, None)
+
+    assert executor._problem_of("tcp://a", Answer(False)) == "" and not executor.warnings
+    for _ in range(2):
+        assert executor._problem_of("tcp://b", Answer(True)) == ""
+    assert executor.warnings == ([cluster_module.NO_GPU] if executor.plan.device == "cpu" else [])

@@ -233,9 +233,13 @@ def test_what_ends_at_180_degrees_is_told(small_model, make_raster, tmp_path):
         source = make_raster(name, height=24, width=40, crs="EPSG:4326", transform=Affine(pixel, 0, west, 0, -0.01, 10))
         return " ".join(make_plan(small_job(small_model, source, tmp_path / "o.tif", extent=extent)).warnings)
 
-    assert "goes around the world" in warnings("world.tif", -180, 9)
-    assert "beyond 180 degrees" in warnings("east.tif", 179.6, 0.01, [179.8, 9.8, 180.2, 10])
-    assert "180" not in warnings("inside.tif", 179.6, 0.01, [179.8, 9.8, 180, 10])
+    around, beyond = "goes around the world", "where longitudes end"
+    assert around in warnings("world.tif", -180, 9)
+    assert around not in warnings("italy.tif", -180, 9, [9, 9.9, 18, 10])
+    assert beyond in warnings("east.tif", 179.6, 0.01, [179.8, 9.8, 180.2, 10])
+    assert beyond in warnings("greenwich.tif", 0, 9, [-10, 9.9, 10, 10])
+    inside = warnings("inside.tif", 179.6, 0.01, [179.8, 9.8, 180, 10])
+    assert around not in inside and beyond not in inside
 
 
 def test_a_target_less_than_one_stage_away_warns(small_model, make_raster, tmp_path):

@@ -397,17 +397,23 @@ def test_a_deleted_job_leaves_nothing_of_results_that_were_being_written(small_m
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tif", "out1.part.tif.ovr.tmp"]
 
 
-def test_what_a_killed_deletion_left_is_cleared_and_what_others_put_there_stays(small_model, make_raster, tmp_path):
+def test_what_a_killed_deletion_left_is_cleared_and_what_others_put_there_stays(
+    small_model, make_raster, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path / "home"))
     source = make_raster()
-    folders = [tmp_path / name for name in ("mine", "shared")]
+    folders = [tmp_path / name for name in ("mine", "shared", "emptied")]
     for folder in folders:
         with pytest.raises(Interrupted):
             run(small_model, source, tmp_path / f"{folder.name}.tif", check=stop_after(20), job_dir=str(folder))
         (folder / "plan.json").unlink()
     (folders[1] / "notes.txt").touch()
+    shutil.rmtree(folders[2])
+    (folders[2] / "model").mkdir(parents=True)
     assert unfinished_jobs() == []
     assert not folders[0].exists()
     assert (folders[1] / "notes.txt").is_file() and (folders[1] / "blocks").is_dir()
+    assert (folders[2] / "model").is_dir()
 
 
 def test_a_home_that_cannot_be_written_is_a_sentence(small_model, make_raster, tmp_path, monkeypatch):

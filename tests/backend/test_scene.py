@@ -617,10 +617,11 @@ def test_what_will_not_be_made_is_told_before_the_start(make_raster, scene_model
         return " ".join(json.loads(capsys.readouterr().out)["warnings"])
 
     assert "reaches beyond west.tif" in warnings(*beyond, "--targets", "rgb")
+    assert "holes" not in warnings("--targets", "rgb")
+    common[-1] = make_raster("holes.tif", width=40, height=40, nodata=0)
     assert "its holes stay" in warnings("--targets", "rgb")
     inside = warnings("--nir", whole, "--extent", "500000", "4999600", "500400", "5000000", "--targets", "rgb")
     assert "beyond" not in inside and "holes" not in inside
-    assert "holes" not in warnings("--targets", "nir")
 
 
 def test_a_large_scene_that_cannot_be_made_is_refused_before_the_first_job(scene_model, small_model, tmp_path, capsys):

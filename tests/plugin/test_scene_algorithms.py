@@ -94,8 +94,8 @@ def test_labelled_chips_become_vectors(tmp_path):
 
 
 def test_rasters_are_read_in_the_bands_that_qgis_shows(module, tmp_path):
-    names = {"RGB": write_raster(tmp_path / "bgrn.tif", 32, 4), "NIR": write_raster(tmp_path / "nir.tif", 32, 4),
-             "PAN": write_raster(tmp_path / "pan.tif", 32, 4)}
+    names = {name: write_raster(tmp_path / f"{name}.tif", 32, 4, dtype=gdal.GDT_UInt16)
+             for name in ("RGB", "NIR", "PAN")}
     layers = {name: QgsRasterLayer(path, name) for name, path in names.items()}
     layers["RGB"].setRenderer(QgsMultiBandColorRenderer(layers["RGB"].dataProvider(), 3, 2, 1))
     layers["NIR"].setRenderer(QgsSingleBandGrayRenderer(layers["NIR"].dataProvider(), 4))
@@ -107,6 +107,14 @@ def test_rasters_are_read_in_the_bands_that_qgis_shows(module, tmp_path):
         read = QgsApplication.processingRegistry().createAlgorithmById(f"metaearth:{algorithm}").values
         assert read(values, context)["band_choice"] == ["rgb=3,2,1", "nir=4"]
         assert read({**values, "BAND_CHOICE": "nir=2"}, context)["band_choice"] == ["nir=2", "rgb=3,2,1"]
+    coloured = gdal.Open(names["RGB"], gdal.GA_Update)
+    for band, colour in zip((3, 2, 1), (gdal.GCI_RedBand, gdal.GCI_GreenBand, gdal.GCI_BlueBand)):
+        coloured.GetRasterBand(band).SetColorInterpretation(colour)
+    coloured.FlushCache()
+    false_colour = QgsRasterLayer(names["RGB"], "false colour")
+    false_colour.setRenderer(QgsMultiBandColorRenderer(false_colour.dataProvider(), 4, 3, 2))
+    QgsProject.instance().addMapLayer(false_colour)
+    assert read({**values, "RGB": false_colour.id()}, context)["band_choice"] == ["nir=4"]
     QgsProject.instance().removeAllMapLayers()
 
 

@@ -46,8 +46,9 @@ NOTES = (
     "Octave power: the three octaves below the Nyquist frequency, low to high. Grain: high-pass standard deviation in"
     " the smoothest tenth of patches, generated over real. Energy maps: correlation within each chip of the logarithm"
     " of local energy (a Gaussian window of 8 px standard deviation) in the octaves 2 and 3; the regression predicts"
-    " the real maps from the interpolated input alone, fitted on other places, of the same ground resolution where five"
-    " have it. Colour shift: how far a chip's mean is from the real one's, red, green, blue, in grey levels."
+    " the real maps from the interpolated input alone, fitted on other places: all, or those of the same ground"
+    " resolution where five have it, whichever tells more. Colour shift: how far a chip's mean is from the real"
+    " one's, red, green, blue, in grey levels."
     " Columns of the pictures: source, bicubic, L1 network, generated without and with back-projection, real.",
 )
 POOLED_NOTES = (
