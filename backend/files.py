@@ -31,9 +31,12 @@ def writing(path: Path, needed_bytes: int = 1 << 16) -> Iterator[None]:
     except (RasterioError, CPLE_BaseError, OSError) as error:
         text = str(error)
         full = getattr(error, "errno", None) in FULL or any(sign in text for sign in FULL_SIGNS)
-        if full or _free_bytes(path) < needed_bytes:
+        missing = needed_bytes - _free_bytes(path)
+        if full or missing > 0:
+            short = f" (up to {missing / 1e6:.0f} MB are missing)" if missing > 1e6 else ""
             raise DiskFullError(
-                f"The disk is full while writing {path.name}. Free some space, or choose another place for the result."
+                f"The disk is full while writing {path.name}{short}. Free some space, or choose another place for the"
+                " result."
             ) from error
         raise OutputError(f"{path} cannot be written: {text}") from error
 
