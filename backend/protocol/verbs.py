@@ -337,8 +337,8 @@ EMBED = Verb(
         dataclasses.replace(RESOLUTION_OF_SCENE, help="Metres per pixel at which the scene is looked at. Empty: those"
                             " of the first raster."),
         *READING_FIELDS,
-        JobField("modality", "choice", "Modality of the chips", "What labelled chips show.", default="rgb",
-                 choices=MODALITIES, advanced=True),
+        JobField("modality", "text", "Modality of the chips", "What labelled chips show: rgb, nir, sar, pan, osm or a"
+                 " modality of your own.", default="rgb", advanced=True),
         JobField("block", "integer", "Block", "After how many blocks of the inference module tokens are taken. Empty:"
                  " all.", minimum=1, maximum=1000, advanced=True),
         SCENE_MODEL, FIELDS["device"], FIELDS["precision"],
