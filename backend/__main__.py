@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -129,8 +129,7 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(json.dumps(dataclasses.asdict(plan.summary())))
         return 0
-    for warning in plan.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
+    warn(plan.warnings)
     print_result(lambda report: JobRun(plan, report, check).run(), arguments.json)
     return 0
 
@@ -152,6 +151,14 @@ def print_result(run: Callable[[Callable[[Progress], None]], JobResult], as_json
     print(json.dumps(dataclasses.asdict(result)) if as_json else describe(result))
 
 
+def warn(sentences: Iterable[str]) -> list[str]:
+    """Print warnings; those that were printed."""
+    told = list(sentences)
+    for sentence in told:
+        print(f"Warning: {sentence}", file=sys.stderr)
+    return told
+
+
 def run(verb: Verb, arguments: argparse.Namespace) -> int:
     """Do what a verb says, under a progress bar, or tell what it would cost."""
     from backend.verbs import plan_verb, run_verb
@@ -160,9 +167,9 @@ def run(verb: Verb, arguments: argparse.Namespace) -> int:
     if verb.planned and arguments.dry_run:
         print(json.dumps(dataclasses.asdict(plan_verb(verb.name, values))))
         return 0
+    said = warn(plan_verb(verb.name, values).warnings if verb.planned else [])
     told = watched(lambda report, check: run_verb(verb.name, values, report, check))
-    for warning in told.get("warnings", []):
-        print(f"Warning: {warning}", file=sys.stderr)
+    warn(w for w in told.get("warnings", []) if w not in said)
     print(json.dumps(told) if arguments.json else told["text"])
     return 0
 

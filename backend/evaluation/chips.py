@@ -22,6 +22,7 @@ from backend.training.degradation import reduce_bicubic
 
 Pixels = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)
+"""Of the tables on collections, m/px; chips of a prepared set count for their own."""
 REDUCTIONS = (1, 2, 3, 5)
 NEAR = 0.25
 """Natural logarithm of how far a picture may be from the ground resolution it counts for."""
@@ -74,10 +75,16 @@ def lon_lat_of(path: Path) -> tuple[float, float] | None:
     return float(lon), float(lat)
 
 
+def _counted_as(picture: Picture, reduction: int) -> float | None:
+    """The ground resolution of the tables that the picture counts for when it is averaged down."""
+    gsd_m = picture.gsd_m * reduction
+    return float(f"{gsd_m:.2g}") if picture.prepared else nominal(gsd_m)
+
+
 def _chips_of(picture: Picture, tile: int) -> Iterator[Chip]:
     where = picture.lon_lat or lon_lat_of(picture.path)
     for reduction in REDUCTIONS:
-        gsd_m = nominal(picture.gsd_m * reduction)
+        gsd_m = _counted_as(picture, reduction)
         if gsd_m is None:
             continue
         pixels = average_down(picture.pixels, reduction)
@@ -96,18 +103,17 @@ def spread(items: list, limit: int) -> list:
 
 def chips_of(pictures: list[Picture], tile: int, limit: int) -> dict[float, list[Chip]]:
     """Up to ``limit`` chips of ``tile`` pixels a side for each ground resolution, spread evenly over the pictures."""
-    found: dict[float, list[Chip]] = {gsd: [] for gsd in GROUND_RESOLUTIONS}
+    found: dict[float, list[Chip]] = {}
     for picture in pictures:
         for chip in _chips_of(picture, tile):
-            found[chip.gsd_m].append(chip)
-    chosen = {gsd: spread(chips, limit) for gsd, chips in found.items() if chips}
-    if not chosen:
+            found.setdefault(chip.gsd_m, []).append(chip)
+    if not found:
         raise InputError(
-            f"There is no RGB imagery of this split of at least {tile} pixels a side, at about "
-            f"{', '.join(f'{gsd:g}' for gsd in GROUND_RESOLUTIONS)} m per pixel, in the folder. It must be a prepared"
-            " set, or laid out as backend/training/split.toml says."
+            f"There is no RGB imagery of this split of at least {tile} pixels a side in the folder. It must be a"
+            " prepared set, or laid out as backend/training/split.toml says with imagery of about "
+            f"{', '.join(f'{gsd:g}' for gsd in GROUND_RESOLUTIONS)} m per pixel."
         )
-    return chosen
+    return {gsd: spread(found[gsd], limit) for gsd in sorted(found)}
 
 
 def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float, list[Chip]]:

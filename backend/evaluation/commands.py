@@ -18,9 +18,11 @@ from backend.progress import Check, Report
 Option = tuple[str, dict[str, Any]]
 Execute = Callable[[Callable[[Report, Check], Any]], Any]
 
-IMAGERY = "folder of imagery, laid out as backend/training/split.toml says"
+COLLECTIONS = "folder of imagery, laid out as backend/training/split.toml says"
+IMAGERY = f"a set made by prepare, or a {COLLECTIONS}"
 MODEL: Option = ("--model", {"default": "metaearth-lite", "help": "id or folder of a model bundle"})
 DATA: Option = ("--data", {"type": Path, "required": True, "help": IMAGERY})
+HELD_OUT: Option = ("--data", {"type": Path, "required": True, "help": COLLECTIONS})
 CHIPS: Option = (
     "--data", {"type": Path, "required": True, "help": "folder with one subfolder of chips a class"}
 )
@@ -184,7 +186,7 @@ PROTOCOLS = (
             MODEL, BASELINE,
             ("--float32-weights", {"type": Path, "metavar": "FILE", "help": "safetensors of the weights before rounding"
              " to fp16; without it float32 weights are drawn among those that round to the stored ones"}),
-            DATA, OUTPUT,
+            HELD_OUT, OUTPUT,
             ("--split", {"default": "held-out", "choices": ("held-out", "validation", "test"), "help": "held-out is"
              " both"}),
             limit(100, "chips a ground resolution, or class"),
@@ -197,7 +199,7 @@ PROTOCOLS = (
         "gallery", "pictures of ten held-out places: source, bicubic, L1, generated, real",
         "backend.evaluation.protocols.gallery", "gallery", "GallerySettings",
         (
-            MODEL, BASELINE, DATA,
+            MODEL, BASELINE, HELD_OUT,
             ("--output", {"type": Path, "required": True, "help": "folder for gallery.md and pictures"}),
             SEED, DEVICE,
         ),

@@ -222,8 +222,9 @@ EVALUATE = Verb(
                  " probe: whether its features tell classes apart. train-features: the network for distances. lite:"
                  " whether the model is good enough. gallery: pictures of held-out places.",
                  default="spectrum", choices=PROTOCOLS, required=True),
-        JobField("data", "folder", "Imagery", "Folder of imagery, laid out as backend/training/split.toml says; of"
-                 " classes for data-engine and probe; a prepared set for modalities.", required=True),
+        JobField("data", "folder", "Imagery", "A prepared set, or a folder of imagery that is laid out as"
+                 " backend/training/split.toml says (lite, gallery: the latter; modalities: the former); of classes for"
+                 " data-engine and probe.", required=True),
         JobField("output", "new_folder", "Tables and pictures", "Folder for table.md, table.json and pictures.",
                  required=True),
         FIELDS["model"],
@@ -251,7 +252,7 @@ SCENE_FIELDS: Tuple[JobField, ...] = (
     FIELDS["seed"],
     SCENE_MODEL,
     JobField("other_targets", "words", "Other modalities to make",
-             "Modalities of your own, separated by spaces; see docs/modalities.md.", advanced=True),
+             "Modalities of your own that the model was trained with: their ids, separated by spaces.", advanced=True),
     dataclasses.replace(FIELDS["steps"], help="Network evaluations a window. Empty: what suits the model."),
     FIELDS["device"], FIELDS["precision"],
     FIELDS["executor"],

@@ -25,7 +25,7 @@ MOST_BYTES = 1_000_000_000
 class Picture:
     """An image in memory: (rows, cols, 3) uint8, metres per pixel, its source and its file.
 
-    ``lon_lat``: of its centre in degrees, if that is known without the file.
+    ``lon_lat``: of its centre in degrees, if that is known without the file. ``prepared``: it is a prepared set's chip.
     """
 
     pixels: Image
@@ -33,6 +33,7 @@ class Picture:
     source: str
     path: Path
     lon_lat: tuple[float, float] | None = None
+    prepared: bool = False
 
 
 def read_picture(entry: ImageEntry) -> Picture:
@@ -86,7 +87,7 @@ def _chip_picture(chips: ChipSet, number: int, file: Path) -> Picture:
     lon_lat = None
     if record.longitude is not None and record.latitude is not None:
         lon_lat = record.longitude, record.latitude
-    return Picture(chips.read(number), record.gsd_m, record.source, file, lon_lat)
+    return Picture(chips.read(number), record.gsd_m, record.source, file, lon_lat, prepared=True)
 
 
 class Pool(Protocol):

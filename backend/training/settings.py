@@ -77,6 +77,8 @@ def changed(config: AnyConfig, assignments: list[str]) -> AnyConfig:
 def _value(name: str, text: str, like: Any) -> Any:
     """``text`` as a value of the type of ``like``."""
     kind = type(like)
+    if isinstance(like, (tuple, list)) and like:
+        return kind(_value(name, part, like[0]) for part in text.split(","))
     if kind is bool and text in ("true", "false"):
         return text == "true"
     try:

@@ -15,6 +15,7 @@ from affine import Affine
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
 from backend.errors import InputError, Interrupted, ModelError
+from backend.jobs.directory import JobDirectory
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
 from backend.models.bundle import find_scene_bundle
@@ -604,6 +605,18 @@ def test_a_large_scene_goes_on_where_it_was_stopped(scene_model, small_model, tm
         np.testing.assert_array_equal(read(tmp_path / "halted" / name), read(tmp_path / "whole" / name))
     assert generate_pair(made["halted"], silent, go_on)["evaluations"] == 0
     assert generate_pair({**made["halted"], "seed": 7}, silent, go_on)["evaluations"] == needed
+
+
+def test_warnings_come_before_the_work_and_once(rgb, scene_model, tmp_path, capsys):
+    arguments = ["translate", "--model", str(scene_model.folder), "--device", "cpu", "--output", str(tmp_path / "out"),
+                 "--rgb", rgb, "--targets", "sar"]
+    result = str(tmp_path / "out" / "sar.tif")
+    with JobDirectory(tmp_path / "other").locked([result]):
+        assert main(arguments) == 1
+        told = capsys.readouterr().err
+        assert 0 <= told.index("were never seen together") < told.index("Another job works on")
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.count("were never seen together") == 1
 
 
 def test_what_will_not_be_made_is_told_before_the_start(make_raster, scene_model, tmp_path, capsys):

@@ -393,10 +393,11 @@ def test_the_learning_rate_warms_up_and_decays():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_settings_are_changed_by_name(small_model):
+def test_settings_are_changed_by_name(small_model, scene_model):
     config = changed(small_model.config, ["steps=9", "learning_rate=0.5", "objective=l1", "network.context=0"])
     settings = TrainingSettings(**config.training)
     assert (settings.steps, settings.learning_rate, settings.objective, config.network.context) == (9, 0.5, "l1", 0)
+    assert changed(scene_model.config, ["network.modalities=rgb,dem"]).network.modalities == ("rgb", "dem")
     with pytest.raises(PlanError, match="no training setting 'stepz'"):
         changed(small_model.config, ["stepz=9"])
     with pytest.raises(PlanError, match="this is no int"):
