@@ -34,7 +34,7 @@ from backend.raster.averaging import area_average
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
 from backend.raster.output import hole_marks, to_type, write_block
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.source import Pixels, RasterSource, resolution_without_crs
 from backend.raster.stretch import even_stretch
 from backend.scene.modality import modality_as_known
 from backend.scene.picture import translate_picture
@@ -191,7 +191,8 @@ def _shown(source: RasterSource, region: Region) -> Pixels:
 
 def make_variant(maker: Maker, settings: AugmentSettings, variant: Variant, check: Check) -> None:
     """Make a variant, and write it with the chip's own grid, type and holes."""
-    with RasterSource(str(settings.data / variant.source), None, settings.source_resolution) as source:
+    path = settings.data / variant.source
+    with RasterSource(str(path), None, resolution_without_crs(path, settings.source_resolution)) as source:
         pixels = maker.make(source, variant.seed, check)
         _write(settings.output / variant.file, pixels, source, _tags(maker, settings, variant))
 

@@ -80,7 +80,8 @@ class Server:
         """Queue a request, or act at once on cancel and shutdown; False ends the loop."""
         method, params = message.get("method"), message.get("params") or {}
         if method == "cancel":
-            cancel = self.cancels.get(params.get("id"))
+            id_ = params.get("id")
+            cancel = self.cancels.get(id_) if isinstance(id_, (int, str)) else None
             if cancel:
                 cancel.keep = params.get("keep")
                 cancel.asked.set()
@@ -218,7 +219,7 @@ class Server:
     def _send(self, message: dict[str, Any]) -> None:
         try:
             line = protocol.encode(message)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             sentence = f"The answer cannot be written as JSON: {error}"
             line = protocol.encode(protocol.error_response(message.get("id"), protocol.INTERNAL_ERROR, sentence))
         try:

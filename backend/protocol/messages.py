@@ -232,10 +232,15 @@ def encode(message: Dict[str, Any]) -> bytes:
     return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
+_TYPES = {"id": (int, str), "method": (str,), "params": (dict,)}
+
+
 def decode(line: bytes) -> Dict[str, Any]:
     """The message of one line; ValueError if it is not a JSON-RPC 2.0 object."""
     message = json.loads(line.decode("utf-8"))
-    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0" or not all(
+        isinstance(message.get(name), (type(None), *kinds)) for name, kinds in _TYPES.items()
+    ):
         raise ValueError("This is not a JSON-RPC 2.0 message.")
     return message
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -180,11 +182,19 @@ def _ellipsoidal_steps(
         return None
     if not all(math.isfinite(v) for v in (*lon, *lat)) or abs(lat[0]) > 90:
         return None
-    a, e2 = 6378137.0, 0.00669437999014
-    sine = math.sin(math.radians(lat[0]))
-    normal = a / math.sqrt(1 - e2 * sine**2)
-    meridian = a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
-    east = math.radians(1) * normal * math.cos(math.radians(lat[0]))
-    north = math.radians(1) * meridian
-    first, second = ((((lon[i] - lon[0] + 180) % 360 - 180) * east, (lat[i] - lat[0]) * north) for i in (1, 2))
+    # through space: at a pole, degrees of longitude tell nothing of distances
+    centre, *neighbours = (_geocentric(*point) for point in zip(lon, lat))
+    lam, phi = math.radians(lon[0]), math.radians(lat[0])
+    east = np.array((-math.sin(lam), math.cos(lam), 0.0))
+    north = np.array((-math.sin(phi) * math.cos(lam), -math.sin(phi) * math.sin(lam), math.cos(phi)))
+    first, second = ((float(east @ (n - centre)), float(north @ (n - centre))) for n in neighbours)
     return first, second
+
+
+def _geocentric(lon: float, lat: float) -> NDArray[np.float64]:
+    """(3,): metres from the middle of the Earth to a point on WGS 84."""
+    a, e2 = 6378137.0, 0.00669437999014
+    lam, phi = math.radians(lon), math.radians(lat)
+    normal = a / math.sqrt(1 - e2 * math.sin(phi) ** 2)
+    level = normal * math.cos(phi)
+    return np.array((level * math.cos(lam), level * math.sin(lam), normal * (1 - e2) * math.sin(phi)))

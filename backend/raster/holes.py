@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.fill import fillnodata
@@ -13,7 +15,7 @@ def fill_holes(pixels: Pixels) -> NDArray[np.float32]:
     """The values with every hole filled from valid pixels of the same crop, nearer ones counting more."""
     if pixels.valid.all():
         return pixels.values
-    search = float(max(pixels.valid.shape))
+    search = math.ceil(math.hypot(*pixels.valid.shape))  # from corner to corner
     mask = pixels.valid.astype(np.uint8)
     bands = [
         fillnodata(np.where(pixels.valid, band, 0).astype(np.float32), mask=mask, max_search_distance=search)

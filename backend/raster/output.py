@@ -137,11 +137,17 @@ def valid_block(path: Path, tags: dict[str, str]) -> bool:
         return False
 
 
+MOST_EXACT = 2**53
+"""Whole numbers up to this one are exact as floats, and written without an exponent, which GDAL would not read back."""
+
+
 def hole_marks(dtype: np.dtype, nodata: float | None, has_holes: bool) -> tuple[float | None, bool]:
     """(nodata, whether there is an alpha band) of a result whose source has holes and this ``nodata``, if any.
 
     GDAL takes an alpha band for a mask in unsigned 8 and 16 bits only; in other types a value marks the holes.
     """
+    if nodata is not None and abs(nodata) > MOST_EXACT and np.issubdtype(dtype, np.integer):
+        return math.copysign(MOST_EXACT, nodata), False
     if nodata is not None or not has_holes:
         return nodata, False
     if dtype in (np.dtype("uint8"), np.dtype("uint16")):
@@ -149,8 +155,7 @@ def hole_marks(dtype: np.dtype, nodata: float | None, has_holes: bool) -> tuple[
     if np.issubdtype(dtype, np.floating):
         return math.nan, False
     limits = np.iinfo(dtype)
-    # the largest number of 64 bits that a float holds, too
-    return float(limits.min if limits.min < 0 else min(limits.max, 2**64 - 2048)), False
+    return float(max(limits.min, -MOST_EXACT) if limits.min < 0 else min(limits.max, MOST_EXACT)), False
 
 
 def alpha_value(dtype: np.dtype) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -62,6 +63,17 @@ def read_reflected(region: Region, grid: Region, read_inside: Callable[[Region],
     rows = symmetric_indices(region.top, region.bottom, grid.height) - inside.top
     cols = symmetric_indices(region.left, region.right, grid.width) - inside.left
     return Pixels(pixels.values[:, rows][:, :, cols], pixels.valid[rows][:, cols])
+
+
+def resolution_without_crs(path: str | Path, given: float | None) -> float | None:
+    """The metres per pixel that are ``given`` for pictures without a CRS, if the file is one; else None, it tells."""
+    if given is None:
+        return None
+    try:
+        with rasterio.open(path) as opened:
+            return given if opened.crs is None else None
+    except RasterioError:
+        return given  # whoever reads it says what is wrong
 
 
 class RasterSource:
@@ -247,15 +259,17 @@ class RasterSource:
         return Pixels(values, valid)
 
     def stretch(self) -> Stretch:
-        """8-bit data: identity; others: percentiles of a decimated read of the whole layer, whatever the extent."""
+        """8-bit data: identity; others: percentiles of a decimated read of the whole file, whatever is asked of it."""
         if self.dtype == np.uint8:
             return identity_stretch(self.out_bands)
-        key = repr((self.fingerprint(), self.bands, self.grid, self.nodata, self.needs_alpha))
-        if key not in _stretches:
-            while len(_stretches) >= MOST_STRETCHES:
-                _stretches.pop(next(iter(_stretches)), None)
-            _stretches[key] = self.percentiles()
-        return _stretches[key]
+        key = repr((self.fingerprint(), self.bands, self.nodata, self.needs_alpha))
+        with _stretching:  # whoever asks for the same meanwhile waits for it, instead of reading the file, too
+            if key not in _stretches:
+                while len(_stretches) >= MOST_STRETCHES:
+                    _stretches.pop(next(iter(_stretches)))
+                with RasterSource(self.path, self.bands, self.grid.pixel_size_m) as whole:
+                    _stretches[key] = whole.percentiles()
+            return _stretches[key]
 
     def percentiles(self) -> Stretch:
         """The stretch of a decimated read of the whole layer's percentiles."""
@@ -300,6 +314,8 @@ class RasterSource:
 
 
 _stretches: dict[str, Stretch] = {}
+
+_stretching = threading.Lock()
 """What was read of whole layers: a panel asks for the same plan again and again."""
 MOST_STRETCHES = 64
 

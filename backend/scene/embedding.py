@@ -20,7 +20,7 @@ from backend.errors import InputError
 from backend.models.bundle import SceneModelConfig
 from backend.progress import Check, Report, go_on, watched
 from backend.raster.grid import Grid, Region
-from backend.raster.source import Pixels
+from backend.raster.source import Pixels, resolution_without_crs
 from backend.scene.engine import Observed, SceneEngine
 from backend.scene.modality import Modality
 from backend.scene.reading import ModalityRaster
@@ -163,7 +163,8 @@ class ChipReading:
 
     def opened(self, path: Path) -> ModalityRaster:
         """A chip on its own grid."""
-        return ModalityRaster(str(path), self.modality, None, None, self.source_resolution)
+        size_m = resolution_without_crs(path, self.source_resolution)
+        return ModalityRaster(str(path), self.modality, None, None, size_m)
 
 
 def embed_chips(

@@ -48,14 +48,20 @@ def save_state(folder: Path, state: TrainingState, facts: dict[str, Any]) -> Non
     partial.replace(path)
 
 
-def load_state(folder: Path, state: TrainingState) -> None:
-    """Put what was saved into ``state``, if there is anything; `ModelError` if it is damaged."""
+def load_state(folder: Path, state: TrainingState, objective: str) -> None:
+    """Put what was saved into ``state``, if there is anything; `ModelError` if it is damaged, or of other weights."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return
     try:
         with safe_open(path, framework="pt") as opened:
             facts = json.loads(opened.metadata()[FACTS])
+            begun = facts.get("settings", {}).get("objective", objective)
+            if begun != objective:
+                raise ModelError(
+                    f"The training in {folder} was begun with objective={begun}, not {objective}. Choose another"
+                    f" folder; --start {folder} begins with what this one has learnt."
+                )
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         state.network.load_state_dict(_part(tensors, "network."))
         state.average.load_state_dict(_part(tensors, "average."))

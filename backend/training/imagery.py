@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.errors import InputError, MetaEarthError
 from backend.raster.averaging import area_average
 from backend.raster.grid import Grid, Region
-from backend.raster.source import RasterSource
+from backend.raster.source import RasterSource, resolution_without_crs
 from backend.raster.stretch import Stretch, even_stretch
 from backend.scene.modality import find_modality
 from backend.training.split import Companion, ImageEntry
@@ -88,8 +88,14 @@ def find_rasters(paths: list[Path]) -> list[Path]:
 
 
 def plain_entries(paths: list[Path], licence: str, native_m: float | None) -> list[ImageEntry]:
-    """Rasters of which nothing else is known: the folder's name is their source's."""
-    return [ImageEntry(path, path.parent.name, None, native_m, licence=licence) for path in find_rasters(paths)]
+    """Rasters of which nothing else is known: the folder's name is their source's.
+
+    ``native_m``: metres per pixel of those without a CRS.
+    """
+    return [
+        ImageEntry(path, path.parent.name, None, resolution_without_crs(path, native_m), licence=licence)
+        for path in find_rasters(paths)
+    ]
 
 
 def imagery_of(

@@ -70,6 +70,8 @@ def changed(config: AnyConfig, assignments: list[str]) -> AnyConfig:
         if short not in defaults:
             raise PlanError(f"There is no training setting {name!r}; known: {', '.join(known)}, and network.NAME.")
         into[short] = _value(name, text, defaults[short])
+        if name == "steps" and not any(a.startswith("epochs=") for a in assignments):
+            into["epochs"] = 0.0  # a bundle's epochs would count, and the number that was asked for would not
     made: Any = type(config.network).from_dict(network)
     return dataclasses.replace(config, training=training, network=made)
 

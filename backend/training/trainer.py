@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from backend.errors import ModelError
 from backend.models.bundle import AnyConfig, save_bundle
 from backend.progress import Check, Report
 from backend.training.checkpoint import CHECKPOINT, TrainingState, load_state, save_state
@@ -61,7 +62,7 @@ class Trainer:
         examples = self.task.examples(pool)
         self.state = self._new_state(initial, examples)
         folder.mkdir(parents=True, exist_ok=True)
-        load_state(folder, self.state)
+        load_state(folder, self.state, settings.objective)
         self.objective = self.task.objective(self.state.network)
         self.judge = self.task.objective(self.state.average)
         self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective
@@ -108,7 +109,12 @@ class Trainer:
                 loss = self._loss(self.parallel, next(self.batches)) / s.accumulation
                 loss.backward()
             total += float(loss.detach())
-        nn.utils.clip_grad_norm_(state.network.parameters(), s.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), s.gradient_clip)
+        if not norm.isfinite():
+            raise ModelError(
+                f"The training diverged at step {state.step + 1}: the gradient is not finite. What was learnt before is"
+                " kept; go on with a lower learning_rate or precision=float32, or begin anew."
+            )
         state.optimiser.step()
         state.optimiser.zero_grad(set_to_none=True)
         state.step += 1

@@ -1,6 +1,7 @@
 """Classifiers from scratch, and whether generated images help them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_a_quarter_of_each_class_is_held_out_and_the_split_repeats(classes):
     assert (len(training), len(test)) == (12, 4) and not set(training) & set(test)
     assert {f.parent.name for f in test} == {"calm", "rough"}
     assert split_chips(files, 8, 3) == (training, test) != split_chips(files, 8, 4)
+
+
+def test_what_is_held_out_has_no_neighbours_among_the_rest():
+    """Those that follow each other by name, 9 before 10, may be neighbours on the ground."""
+    files = [Path("calm") / f"calm{n}.png" for n in range(100)]
+    for seed in range(5):
+        training, test = (sorted(int(f.stem[4:]) for f in part) for part in split_chips(files, 100, seed))
+        assert (len(training), len(test)) == (65, 25)
+        apart = [min(abs(a - b), 100 - abs(a - b)) for a in training for b in test]
+        assert min(apart) == 6
 
 
 def test_images_are_read_with_the_number_of_their_class(classes):

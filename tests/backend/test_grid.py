@@ -84,6 +84,8 @@ def test_an_empty_extent_is_refused(extent):
         (Affine(1e-4, 0, 10, 0, -1e-4, 60), 4326, math.sqrt(5.580 * 11.141)),
         # Web Mercator doubles lengths at 60 degrees north
         (Affine(10, 0, 1_113_195, 0, -10, 8_399_737), 3857, 5.0),
+        # around the South Pole, where the projection is true to scale at 71 degrees; degrees of longitude tell nothing
+        (Affine(1000, 0, -5000, 0, -1000, 5000), 3031, 1028.0),
     ],
 )
 def test_metres_per_pixel(transform, crs, expected):

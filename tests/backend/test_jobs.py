@@ -587,7 +587,10 @@ def test_no_result_is_written_by_two_jobs_however_they_name_it(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("dtype", "nodata"), [("float32", math.nan), ("int16", -32768.0)])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("float32", math.nan), ("int16", -32768.0), ("int64", -(2.0**53)), ("uint64", 2.0**53)],
+)
 def test_holes_of_a_mask_survive_in_types_that_have_no_alpha(small_model, make_raster, tmp_path, dtype, nodata):
     source = make_raster(dtype=dtype)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as opened:

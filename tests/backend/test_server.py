@@ -121,6 +121,10 @@ def test_errors_are_sentences(child, small_model, make_raster, tmp_path, fields,
 def test_nonsense_is_answered_and_survived(child):
     child.write(b"this is no json\n")
     assert child.read()["error"]["code"] == -32600
+    for method, params in ((["models"], {}), ("models", [1])):
+        child.send(method, params, 7)
+        assert child.read()["error"]["code"] == -32600
+    child.send("cancel", {"id": [1]}, 8)
     child.send("nonsense", {}, 1)
     assert child.answer(1)[0]["error"]["message"] == "There is no method 'nonsense'."
     child.send("initialize", {"protocol": 99}, 2)

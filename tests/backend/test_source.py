@@ -14,7 +14,8 @@ from rasterio.enums import ColorInterp
 
 from backend.errors import InputError, MissingCrsError
 from backend.raster.grid import Region
-from backend.raster.source import RasterSource, symmetric_indices
+from backend.raster.holes import fill_holes
+from backend.raster.source import Pixels, RasterSource, resolution_without_crs, symmetric_indices
 from backend.raster.stretch import Stretch
 
 
@@ -23,6 +24,26 @@ def test_reflection_agrees_with_numpy(start, length, size):
     before, after = max(0, -start), max(0, start + length - size)
     expected = np.pad(np.arange(size), (before, after), mode="symmetric")[start + before : start + before + length]
     np.testing.assert_array_equal(symmetric_indices(start, start + length, size), expected)
+
+
+def test_every_hole_of_a_crop_is_filled():
+    """Also at the far corner: a value of 0 would be black in elevations, or in a stretch that begins above it."""
+    valid = np.zeros((80, 80), bool)
+    valid[:3, :3] = True
+    filled = fill_holes(Pixels(np.where(valid, 1000.0, 0.0)[None].astype(np.float32), valid))
+    assert filled.shape == (1, 80, 80) and filled.min() > 990
+
+
+def test_a_resolution_for_pictures_without_place_leaves_others_alone(make_raster, tmp_path):
+    picture = make_raster("picture.tif", crs=None, transform=Affine.scale(2, -2))
+    assert resolution_without_crs(picture, 0.3) == 0.3 and resolution_without_crs(picture, None) is None
+    assert resolution_without_crs(make_raster("placed.tif"), 0.3) is None
+
+
+def test_a_stretch_is_of_the_file_at_whatever_resolution_it_is_read(make_raster):
+    path = make_raster(dtype="uint16", height=64, width=64)
+    with RasterSource(path) as native, RasterSource(path, resample_to_m=37.0) as coarse:
+        assert coarse.stretch() == native.stretch()
 
 
 def test_pixels_beyond_the_edge_are_reflections(make_raster):

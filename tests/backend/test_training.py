@@ -19,6 +19,7 @@ from backend.diffusion.schedules import NoiseSchedule
 from backend.errors import HeldOutError, InputError, ModelError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import find_bundle, open_bundle
+from backend.progress import go_on, silent
 from backend.raster.averaging import average_down
 from backend.training.checkpoint import CHECKPOINT
 from backend.training.chips import ChipFacts, ChipSet, CutChip, write_shard
@@ -404,6 +405,31 @@ def test_settings_are_changed_by_name(small_model, scene_model):
         changed(small_model.config, ["steps=nine"])
     with pytest.raises(PlanError, match="this is no bool"):
         changed(small_model.config, ["gradient_checkpointing=perhaps"])
+
+
+def test_the_number_of_steps_that_is_asked_for_counts(small_model):
+    epochs = dataclasses.replace(small_model.config, training={**small_model.config.training, "epochs": 30})
+    for assignments, steps in ((["steps=9"], 9), ([], 3000), (["steps=9", "epochs=1"], 100)):
+        settings = TrainingSettings(**changed(epochs, [*assignments, "batch=1", "accumulation=1"]).training)
+        assert settings.total_steps(100, 1) == steps
+
+
+def test_a_training_that_diverges_keeps_what_was_learnt(small_model, imagery, tmp_path):
+    run = trainer(small_model, imagery, tmp_path / "run")
+    run.train_step()
+    with torch.no_grad():
+        next(run.state.network.parameters()).fill_(torch.inf)
+    good = {k: v.clone() for k, v in run.state.average.state_dict().items()}
+    with pytest.raises(ModelError, match="diverged at step 2"):
+        run.run(silent, go_on)
+    kept = open_bundle(tmp_path / "run").load(torch.float32).state_dict()
+    assert all(torch.allclose(kept[k], v, atol=1e-2) for k, v in good.items())
+
+
+def test_a_training_goes_on_with_its_own_objective_only(small_model, imagery, tmp_path):
+    trainer(small_model, imagery, tmp_path / "run").save()
+    with pytest.raises(ModelError, match="was begun with objective=diffusion, not l1"):
+        trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, objective="l1"))
 
 
 def test_averaging_is_the_mean_of_blocks():

@@ -7,6 +7,7 @@ else more training, not more images, might be what helps.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,11 @@ class DataEngineSettings:
 
 
 def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """(training, test) chips, 3:1 in every class, at most ``limit`` of each class."""
+    """(training, test) chips, 3:1 in every class, at most ``limit`` of each class.
+
+    Chips that follow each other by name are often neighbours on the ground: those for testing are one run of them, at
+    a place drawn by ``seed``, and a twentieth on either side of it is left out.
+    """
     by_class: dict[Path, list[Path]] = {}
     for file in files:
         by_class.setdefault(file.parent, []).append(file)
@@ -64,11 +69,18 @@ def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], l
     for name, members in sorted(by_class.items()):
         if len(members) < 4:
             raise InputError(f"The class {name} has {len(members)} images; at least 4 are needed.")
-        chosen = [spread(members, limit)[i] for i in np.random.default_rng(seed).permutation(min(limit, len(members)))]
-        held_out = max(1, len(chosen) // 4)
+        chosen = spread(sorted(members, key=_by_number), limit)
+        held_out, gap = max(1, len(chosen) // 4), len(chosen) // 20
+        first = int(np.random.default_rng(seed).integers(len(chosen)))
+        chosen = chosen[first:] + chosen[:first]
         test += sorted(chosen[:held_out])
-        training += sorted(chosen[held_out:])
+        training += sorted(chosen[held_out + gap:len(chosen) - gap])
     return training, test
+
+
+def _by_number(file: Path) -> list[str | int]:
+    """A key that sorts chip2 before chip10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)]
 
 
 def data_engine(settings: DataEngineSettings, report: Report, check: Check) -> Table:
