@@ -152,8 +152,7 @@ class BackendProcess(QObject):
         jobs, logs = self._home / "jobs", self._home / "logs"
         for folder in (jobs, logs):
             folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(logs.glob("backend-*.log"), key=os.path.getmtime)[:-KEPT_LOGS]:
-            old.unlink()
+        _drop_old_logs(logs)
         self._log = logs / f"backend-{os.getpid()}.log"
         self._buffer, self._killed_by_us, self._refusal = b"", False, ""
         self._tail.clear()
@@ -260,7 +259,9 @@ class BackendProcess(QObject):
         self._waiting.pop(INITIALIZE_ID, None)
         waiting, self._waiting = self._waiting, {}
         cancelled, self._cancelled = self._cancelled, set()
-        sentence = self._refusal or self._with_log(_how_it_ended(code, status))
+        sentence = self._refusal or (
+            tr("The backend was ended. Try again.") if self._killed_by_us else
+            self._with_log(_how_it_ended(code, status)))
         for id_, request in waiting.items():
             if id_ in cancelled:
                 request.answer(_cancelled(id_, pid))
@@ -277,6 +278,14 @@ class BackendProcess(QObject):
         if self._log:
             lines.append(tr("Log: {}").format(self._log))
         return "\n".join(lines + list(self._tail)[-SHOWN_LINES:])
+
+
+def _drop_old_logs(folder: Path) -> None:
+    """Keep a few logs; one that is open elsewhere, or that another QGIS deletes at the same time, may stay."""
+    with suppress(OSError):
+        for old in sorted(folder.glob("backend-*.log"), key=os.path.getmtime)[:-KEPT_LOGS]:
+            with suppress(OSError):
+                old.unlink()
 
 
 def _cancelled(id_: int, killed: int = 0) -> dict:

@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import List, Optional, Set, Tuple
 
 from osgeo import gdal
 from qgis.core import (
@@ -19,6 +19,7 @@ from qgis.core import (
     QgsPointXY,
     QgsProcessingFeedback,
     QgsProviderRegistry,
+    QgsRaster,
     QgsRasterBlockFeedback,
     QgsRasterDataProvider,
     QgsRasterFileWriter,
@@ -90,12 +91,24 @@ def own_pixel_size(layer: QgsRasterLayer) -> Optional[Tuple[float, float]]:
 
 
 def plain_file(layer: QgsRasterLayer) -> Optional[str]:
-    """The layer's file from the root, if it is one that the backend reads with the same CRS; None otherwise."""
-    return None if layer.dataProvider().crs() != layer.crs() else own_file(layer)
+    """The layer's file from the root, if it is one that the backend reads as QGIS does; None otherwise."""
+    provider = layer.dataProvider()
+    return None if provider.crs() != layer.crs() or has_own_nodata(provider) else own_file(layer)
+
+
+def has_own_nodata(provider: QgsRasterDataProvider) -> bool:
+    """Whether QGIS was told to take other values for nodata than the file does."""
+    return any(provider.userNoDataValues(band) or (
+        provider.sourceHasNoDataValue(band) and not provider.useSourceNoDataValue(band)
+    ) for band in _bands(provider))
+
+
+def _bands(provider: QgsRasterDataProvider) -> range:
+    return range(1, provider.bandCount() + 1)
 
 
 def own_file(layer: QgsRasterLayer) -> Optional[str]:
-    """The layer's file from the root, if it is one that the backend reads, in whatever CRS; None otherwise."""
+    """The layer's file from the root, if it is one that the backend reads, whatever QGIS was told of it; else None."""
     if layer.providerType() != "gdal":
         return None
     parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
@@ -171,6 +184,7 @@ def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
 
 def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     """Path of an empty raster with the grid and type of a snapshot of ``source``; it takes no space."""
+    _check_kind(source)
     _check_space(source.provider, grid)
     path = str(folder / "blank.tif")
     image = source.provider.dataType(1) in IMAGE_TYPES
@@ -209,6 +223,7 @@ def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
                    transforms: QgsCoordinateTransformContext, feedback: QgsProcessingFeedback) -> str:
     """Path of a GeoTIFF with the layer's pixels on ``grid``; `LayerError` if it cannot be made."""
     provider = source.provider
+    _check_kind(source)
     _check_space(provider, grid)
     # The file's name ends up in the result's tags as its source.
     path = str(folder / (re.sub(r"[^\w.-]+", "_", source.name)[:80] + ".tif"))
@@ -229,16 +244,61 @@ def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
     if outcome != QgsRasterFileWriter.WriterError.NoError:
         raise LayerError(tr("The pixels of the layer {} cannot be copied to {}. {}").format(
             source.name, path, " ".join(progress.errors())))
-    _anchor(path, grid)
+    _tell_what_it_is(path, grid, provider)
     if provider.dataType(1) in IMAGE_TYPES and _is_blank(path):
         raise LayerError(tr("The layer {} gave no picture for this extent. Check that it can be reached, and that it "
                             "has data there.").format(source.name))
     return path
 
 
-def _anchor(path: str, grid: SnapshotGrid) -> None:
-    """Write into a copy where it lies on the layer's grid, so that every copy of a place gets the same detail."""
-    gdal.Open(path, gdal.GA_Update).SetMetadataItem(ANCHOR_TAG, f"{grid.row} {grid.col}")
+def _tell_what_it_is(path: str, grid: SnapshotGrid, provider: QgsRasterDataProvider) -> None:
+    """Write into a copy what QGIS leaves out: palette, alpha band, nodata set in QGIS.
+
+    And where it lies on the layer's grid, so that every copy of a place gets the same detail.
+    """
+    dataset = gdal.Open(path, gdal.GA_Update)
+    dataset.SetMetadataItem(ANCHOR_TAG, f"{grid.row} {grid.col}")
+    if dataset.RasterCount != provider.bandCount():
+        return  # a picture that was painted
+    for band in _bands(provider):
+        if provider.colorInterpretation(band) == QgsRaster.ColorInterpretation.AlphaBand:
+            dataset.GetRasterBand(band).SetColorInterpretation(gdal.GCI_AlphaBand)
+    if provider.colorTable(1):
+        dataset.GetRasterBand(1).SetColorTable(_colour_table(provider))
+    if has_own_nodata(provider):
+        values = _nodata_ranges(provider)
+        for band in _bands(provider):
+            if values:
+                dataset.GetRasterBand(band).SetNoDataValue(min(values)[0])
+            else:
+                dataset.GetRasterBand(band).DeleteNoDataValue()
+
+
+def _nodata_ranges(provider: QgsRasterDataProvider) -> Set[Tuple[float, float]]:
+    """(first, last) of the values that QGIS takes for nodata, in any band."""
+    given = {(found.min(), found.max()) for band in _bands(provider) for found in provider.userNoDataValues(band)}
+    own = {provider.sourceNoDataValue(band) for band in _bands(provider)
+           if provider.sourceHasNoDataValue(band) and provider.useSourceNoDataValue(band)}
+    return given | {(value, value) for value in own}
+
+
+def _colour_table(provider: QgsRasterDataProvider) -> gdal.ColorTable:
+    table = gdal.ColorTable()
+    for item in provider.colorTable(1):
+        table.SetColorEntry(int(item.value), item.color.getRgb())
+    return table
+
+
+def _check_kind(source: LayerSource) -> None:
+    """`LayerError` if the layer's numbers are of a kind that this QGIS does not know, or nodata of one no file can."""
+    provider = source.provider
+    if provider.dataType(1) == Qgis.DataType.UnknownDataType:
+        raise LayerError(tr("The numbers of the layer {} are of a kind that this version of QGIS cannot copy. Save it "
+                            "with another data type first.").format(source.name))
+    ranges = _nodata_ranges(provider) if has_own_nodata(provider) else set()
+    if len(ranges) > 1 or any(first != last for first, last in ranges):
+        raise LayerError(tr("The layer {} has several nodata values, of which a file can hold one. Leave one of them "
+                            "in the layer's properties.").format(source.name))
 
 
 def _is_blank(path: str) -> bool:

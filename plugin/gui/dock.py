@@ -267,10 +267,15 @@ class GenerateDock(QgsDockWidget):
 
     def stop(self, keep: bool) -> None:
         """Cancel the job that runs."""
+        if not keep:
+            for run in self.runs:
+                run.live.remove()
         self.run_box.stop(keep)
 
     def _show_live(self, run: Run, progress: Progress) -> None:
-        if run in self.runs and not run.feedback.isCanceled():
+        if progress.message == "writing":
+            run.live.remove()  # its blocks go next, and on Windows no file goes that is open
+        elif run in self.runs and not run.feedback.isCanceled():
             run.live.show(progress.mosaic)
 
     def _finished(self, run: Run, name: str, last_only: bool, source: Optional[QgsRasterLayer],

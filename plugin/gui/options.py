@@ -21,6 +21,7 @@ from qgis.PyQt.QtWidgets import (
     QLineEdit,
     QListWidget,
     QListWidgetItem,
+    QMessageBox,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -77,7 +78,7 @@ class OptionsPage(QgsOptionsPageWidget):
         layout.addWidget(self.storage_label)
         row = QHBoxLayout()
         row.addWidget(_button(tr("Set up the backend…"), set_up))
-        row.addWidget(_button(tr("Delete downloads, copies, worlds and logs"), self._clear))
+        row.addWidget(_button(tr("Delete downloads, copies, worlds and logs"), self._ask_to_clear))
         row.addStretch(1)
         layout.addLayout(row)
         return box
@@ -123,7 +124,7 @@ class OptionsPage(QgsOptionsPageWidget):
         row.addWidget(_button(tr("Add from a file…"), self._add_file))
         row.addWidget(_button(tr("Add from a folder…"), self._add_folder))
         row.addWidget(_button(tr("Add from a hub…"), self._add_from_hub))
-        row.addWidget(_button(tr("Remove"), self._remove))
+        row.addWidget(_button(tr("Remove"), self._ask_to_remove))
         row.addStretch(1)
         layout.addLayout(row)
         return box
@@ -157,12 +158,26 @@ class OptionsPage(QgsOptionsPageWidget):
         text = "; ".join(f"{names[kind]} {size_text(size)}" for kind, size in found.items())
         self.storage_label.setText(f"{data_home()}\n{text}")
 
+    def _is_meant(self, question: str) -> bool:
+        return QMessageBox.question(self, "MetaEarth", question) == QMessageBox.StandardButton.Yes
+
+    def _ask_to_clear(self) -> None:
+        if self._is_meant(tr("Delete downloads, copies of layers, logs and all worlds? What worlds show would have to "
+                             "be generated again.")):
+            self._clear()
+
     def _clear(self) -> None:
         if session_client().state.jobs:
             self.storage_label.setText(tr("A job is running; wait until it has ended."))
             return
-        clear(data_home())
-        self._show_storage()
+        self.storage_label.setText(tr("Deleting…"))
+        self._clearing = QgsTask.fromFunction(tr("Delete what MetaEarth can make again"),
+                                              lambda task: clear(data_home()), on_finished=self._cleared)
+        QgsApplication.taskManager().addTask(self._clearing)
+
+    def _cleared(self, error: Optional[Exception], _: object = None) -> None:
+        if not sip.isdeleted(self):
+            self._show_storage()
 
     def _test_executor(self) -> None:
         address = self.executor_box.text().strip()
@@ -205,6 +220,11 @@ class OptionsPage(QgsOptionsPageWidget):
             digest, wanted = QInputDialog.getText(self, tr("Add from a hub"), tr("SHA-256 of its model.safetensors"))
             if wanted:
                 self.ask_models("add_model", {"source": source.strip(), "sha256": digest.strip()})
+
+    def _ask_to_remove(self) -> None:
+        item = self.models_list.currentItem()
+        if item and self._is_meant(tr("Delete the model {} and its files?").format(item.data(256))):
+            self._remove()
 
     def _remove(self) -> None:
         item = self.models_list.currentItem()

@@ -21,7 +21,7 @@ from qgis.core import (
 from ...backend.protocol import MODALITY_BANDS, FieldError, JobField, Verb, check_fields
 from ..core.backend_client import BackendError
 from ..core.jobs import run_verb
-from ..core.layers import has_colours, own_file, plain_file, shown_bands
+from ..core.layers import has_colours, has_own_nodata, own_file, plain_file, shown_bands
 from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
@@ -189,6 +189,9 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             raise QgsProcessingException(str(error)) from error
         if told.get("layers"):
             load_layers(told["layers"], tr("MetaEarth: {}").format(Path(told["output"]).name), context)
+        if told.get("stage"):  # a view from so far up that nothing was generated is at stage 0
+            for place in places.values():
+                mark_synthetic(place, context)
         found = {output.name.upper(): told.get(output.name) for output in self.verb.outputs}
         return {**{name.upper(): place for name, place in places.items()}, **found}
 
@@ -196,6 +199,14 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         if field.kind == "destination":
             return self.parameterAsOutputLayer(parameters, field.parameter, context)
         return self.parameterAsFileOutput(parameters, field.parameter, context)
+
+
+def mark_synthetic(place: str, context: QgsProcessingContext) -> None:
+    """Have a result that Processing loads say what it is, by its name, notes and metadata."""
+    if context.willLoadLayerOnCompletion(place):
+        details = context.layerToLoadOnCompletionDetails(place)
+        details.name, details.forceName = tr("{} (synthetic)").format(details.name), True
+        details.setPostProcessor(dresser())
 
 
 def load_layers(layers: List[Dict[str, Any]], group: str, context: QgsProcessingContext) -> None:
@@ -217,6 +228,9 @@ def sound_file(layer: Optional[QgsRasterLayer], field: JobField) -> str:
         raise FieldError(tr("{}: the raster cannot be opened. Check that the file exists and that QGIS can show it.")
                          .format(tr(field.label)))
     path = plain_file(layer)
+    if path is None and own_file(layer) and has_own_nodata(layer.dataProvider()):
+        raise FieldError(tr("The layer {}: its nodata value was set in QGIS only. Save it as a GeoTIFF that has it.")
+                         .format(layer.name()))
     if path is None and own_file(layer):
         raise FieldError(tr("The layer {}: its coordinate reference system was set in QGIS only. Write it into the "
                             "file with Assign projection.").format(layer.name()))

@@ -13,6 +13,7 @@ from qgis.core import (
     QgsCoordinateTransformContext,
     QgsProcessingFeedback,
     QgsRasterLayer,
+    QgsRasterRange,
     QgsRectangle,
     QgsSingleBandPseudoColorRenderer,
 )
@@ -98,6 +99,66 @@ def test_a_snapshot_holds_the_layers_pixels(layers, tmp_path):
     dataset = snapshot(layers, QgsRasterLayer(path, "large"), window(230, 250), tmp_path)
     assert np.array_equal(dataset.ReadAsArray(), gdal.Open(path).ReadAsArray()[:, 104:364, 104:364])
     assert dataset.GetRasterBand(1).DataType == gdal.GDT_UInt16
+
+
+@pytest.fixture
+def shown(layers, tmp_path):
+    """A raster as a layer that is no plain file, and its copy."""
+    def copied(name, bands, kind=gdal.GDT_Byte, tweak=lambda dataset: None, options=()):
+        path = str(tmp_path / name)
+        dataset = gdal.GetDriverByName("GTiff").Create(path, 32, 32, bands, kind, list(options))
+        dataset.SetGeoTransform((LEFT, PIXEL, 0, TOP, 0, -PIXEL))
+        dataset.SetProjection("EPSG:32633")
+        values = np.random.default_rng(0).integers(1, 100, (bands, 32, 32))
+        values[:, :4] = 0
+        dataset.WriteArray(values)
+        tweak(dataset)
+        del dataset
+        layer = QgsRasterLayer(path, "shown")
+        layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32612"))
+        return layer, lambda: snapshot(layers, layer, layer.extent(), tmp_path)
+    return copied
+
+
+def test_a_copy_keeps_palette_and_alpha(shown):
+    table = gdal.ColorTable()
+    table.SetColorEntry(2, (10, 200, 30, 255))
+    _, copy = shown("palette.tif", 1, tweak=lambda dataset: dataset.GetRasterBand(1).SetColorTable(table))
+    found = copy()
+    band = found.GetRasterBand(1)
+    assert band.GetColorInterpretation() == gdal.GCI_PaletteIndex
+    assert band.GetColorTable().GetColorEntry(2) == (10, 200, 30, 255)
+    options = ["PHOTOMETRIC=RGB", "ALPHA=YES"]
+    _, copy = shown("alpha.tif", 4, gdal.GDT_UInt16, options=options)
+    found = copy()
+    assert found.GetRasterBand(4).GetColorInterpretation() == gdal.GCI_AlphaBand
+    assert found.GetRasterBand(1).GetMaskFlags() & gdal.GMF_ALPHA
+
+
+def test_nodata_that_was_set_in_qgis_counts(layers, tmp_path):
+    layer = QgsRasterLayer(write_raster(tmp_path / "black.tif", 32), "black")
+    assert layers.plain_file(layer)
+    for band in (1, 2, 3):
+        layer.dataProvider().setUserNoDataValue(band, [QgsRasterRange(0, 0)])
+    assert layers.plain_file(layer) is None
+    dataset = snapshot(layers, layer, layer.extent(), tmp_path)
+    assert [dataset.GetRasterBand(band).GetNoDataValue() for band in (1, 2, 3)] == [0, 0, 0]
+    layer.dataProvider().setUserNoDataValue(1, [QgsRasterRange(0, 9)])
+    with pytest.raises(layers.LayerError, match="several nodata values"):
+        snapshot(layers, layer, layer.extent(), tmp_path)
+
+
+def test_nodata_that_was_switched_off_in_qgis_does_not_count(layers, tmp_path):
+    path = write_raster(tmp_path / "black.tif", 32)
+    opened = gdal.Open(path, gdal.GA_Update)
+    opened.GetRasterBand(1).SetNoDataValue(0)
+    del opened
+    layer = QgsRasterLayer(path, "black")
+    assert layers.plain_file(layer)
+    for band in (1, 2, 3):
+        layer.dataProvider().setUseSourceNoDataValue(band, False)
+    assert layers.plain_file(layer) is None
+    assert snapshot(layers, layer, layer.extent(), tmp_path).GetRasterBand(1).GetNoDataValue() is None
 
 
 def test_an_xyz_layer_becomes_pixels_of_the_asked_size(layers, tiles, tmp_path):

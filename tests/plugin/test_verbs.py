@@ -17,7 +17,10 @@ from qgis.core import (
     QgsGeometry,
     QgsMultiBandColorRenderer,
     QgsPointXY,
+    QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
     QgsProject,
     QgsRasterLayer,
     QgsVectorLayer,
@@ -58,6 +61,22 @@ def test_a_view_is_a_georeferenced_raster_at_the_altitudes_resolution(scene, tmp
         48, 32)
     assert found["STAGE"] == 1 and found["EVALUATIONS"] > 0
     assert view(scene, tmp_path / "again.tif", 48 * 5 / (2 * math.tan(math.radians(30))))["EVALUATIONS"] == 0
+
+
+@pytest.mark.parametrize(("altitude", "is_made"), [(210, True), (5000, False)])
+def test_a_view_that_is_loaded_says_whether_it_is_synthetic(scene, tmp_path, altitude, is_made):
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("metaearth:view")
+    context, output = QgsProcessingContext(), str(tmp_path / "view.tif")
+    context.setProject(QgsProject.instance())
+    values = {"INPUT": scene, "ALTITUDE": altitude, "WIDTH": 48, "HEIGHT": 32, "MODEL": "tiny", "STAGES": 1,
+              "OUTPUT": QgsProcessingOutputLayerDefinition(output, QgsProject.instance())}
+    assert algorithm.run(values, context, QgsProcessingFeedback())[1]
+    details = context.layersToLoadOnCompletion()[output]
+    assert details.name.endswith(" (synthetic)") == is_made
+    if is_made:
+        layer = QgsRasterLayer(output)
+        details.postProcessor().postProcessLayer(layer, context, QgsProcessingFeedback())
+        assert "synthetic" in layer.metadata().keywords()["metaearth"]
 
 
 def test_relative_names_are_of_the_folder_that_qgis_is_in(scene, here):
