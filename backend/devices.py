@@ -52,7 +52,36 @@ def use_threads(count: int | None = None) -> None:
     torch.set_num_threads(_threads)
 
 
-in_use = threading.RLock()
+class Turns:
+    """A lock, to be used with ``with``, whose holder lets those who wait go first now and then."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition(threading.RLock())
+        self._counting = threading.Lock()
+        self._waiting = 0
+
+    def __enter__(self) -> None:
+        self._count(1)
+        try:
+            self._free.acquire()
+        finally:
+            self._count(-1)
+
+    def __exit__(self, *error: object) -> None:
+        self._free.notify_all()
+        self._free.release()
+
+    def give_way(self) -> None:
+        """Let everybody who waits have a turn; the caller holds the lock, and does so afterwards."""
+        if self._waiting:
+            self._free.wait_for(lambda: not self._waiting)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
+
+
+in_use = Turns()
 """Held by a job while it computes, and by whoever measures how fast the device is."""
 
 

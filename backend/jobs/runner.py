@@ -53,7 +53,7 @@ class JobRun:
     """
 
     def __init__(self, plan: JobPlan, report: Report, check: Callable[[], None]) -> None:
-        self.plan, self.report, self.check = plan, report, check
+        self.plan, self.report, self._asked_to_end = plan, report, check
         self.directory = JobDirectory(plan.folder)
         self.windows_done = 0.0
         self.sample = self.stage = 1
@@ -95,6 +95,11 @@ class JobRun:
                 raise
             self.directory.remove()
         return result
+
+    def check(self) -> None:
+        """Raise if the job is to end; whoever waits to measure the device goes first."""
+        self._asked_to_end()
+        in_use.give_way()
 
     def _any_block(self) -> bool:
         return any((self.directory.folder / "blocks").rglob("*.tif"))

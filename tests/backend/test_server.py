@@ -11,7 +11,7 @@ import time
 import pytest
 
 from backend.progress import Pace, in_lines
-from backend.protocol import Models
+from backend.protocol import Models, data_home
 
 TIMEOUT = 120
 
@@ -182,6 +182,10 @@ def test_a_cancel_says_what_becomes_of_finished_blocks(child, small_model, make_
         time.sleep(0.05)
     child.send("plan", long_job, 2)
     assert child.answer(2)[0]["result"]["windows"] > 0
+    (data_home() / "calibration.json").unlink()  # the job lets go of the device to have another format measured
+    child.send("plan", {"job": {**long_job["job"], "precision": "bfloat16"}}, 20)
+    answer, progress = child.answer(20)
+    assert answer["result"]["seconds"] > 0 and all(told["method"] == "progress" for told in progress)
     child.send("unfinished", {}, 3)
     assert str(folder) not in [j["folder"] for j in child.answer(3)[0]["result"]["jobs"]]
     child.send("discard", {"folder": str(folder)}, 4)
