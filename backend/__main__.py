@@ -167,9 +167,15 @@ def run(verb: Verb, arguments: argparse.Namespace) -> int:
     if verb.planned and arguments.dry_run:
         print(json.dumps(dataclasses.asdict(plan_verb(verb.name, values))))
         return 0
-    said = warn(plan_verb(verb.name, values).warnings if verb.planned else [])
-    told = watched(lambda report, check: run_verb(verb.name, values, report, check))
-    warn(w for w in told.get("warnings", []) if w not in said)
+
+    def work(report: Callable[[float, int, str], None], check: Callable[[], None]) -> dict[str, Any]:
+        said = warn(plan_verb(verb.name, values).warnings if verb.planned else [])
+        check()
+        told = run_verb(verb.name, values, report, check)
+        warn(w for w in told.get("warnings", []) if w not in said)
+        return told
+
+    told = watched(work)
     print(json.dumps(told) if arguments.json else told["text"])
     return 0
 
@@ -278,7 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("models", help="list the installed models, add one or remove one")
-    verb.add_argument("--add", metavar="SOURCE", help="a bundle's folder or zip, or hub:owner/name@REVISION")
+    verb.add_argument("--add", metavar="SOURCE", help="a bundle's folder or zip, or hub:owner/name@COMMIT")
     verb.add_argument("--sha256", default="", help="SHA-256 of the added model's weights; needed for a hub")
     verb.add_argument("--remove", metavar="ID", help="delete one of your own models")
     verb.set_defaults(run=models)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300
 REDUCTIONS = (1, 2, 3, 5)
 NEAR = 0.25
 """Natural logarithm of how far a picture may be from the ground resolution it counts for."""
+MUCH_THE_SAME = 1.15
+"""Resolutions of one sensor differ by so much over the latitudes of a country."""
 FLAT = 3.0
 """Chips of a smaller standard deviation show next to nothing."""
 
@@ -113,7 +115,16 @@ def chips_of(pictures: list[Picture], tile: int, limit: int) -> dict[float, list
             " prepared set, or laid out as backend/training/split.toml says with imagery of about "
             f"{', '.join(f'{gsd:g}' for gsd in GROUND_RESOLUTIONS)} m per pixel."
         )
-    return {gsd: spread(found[gsd], limit) for gsd in sorted(found)}
+    return {gsd: spread(some, limit) for gsd, some in _together(found).items()}
+
+
+def _together(chips: dict[float, list[Chip]]) -> dict[float, list[Chip]]:
+    """The chips, those of nearly the same ground resolution under the finest of theirs."""
+    found: dict[float, list[Chip]] = {}
+    for gsd_m in sorted(chips):
+        finest = next((other for other in found if gsd_m / other < MUCH_THE_SAME), gsd_m)
+        found.setdefault(finest, []).extend(replace(chip, gsd_m=finest) for chip in chips[gsd_m])
+    return found
 
 
 def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float, list[Chip]]:

@@ -47,17 +47,20 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
         with in_use:  # others may have waited for the same measurement
             cache = _cached()
             if key not in cache:
+                if key in _too_large:  # else it would be tried again for every plan
+                    raise DeviceError(f"{device_name(device)} has too little memory for {batch} windows at a time.")
                 try:
-                    cache[key] = asdict(measure(bundle, sha256, device, precision, batch))
+                    speed = measure(bundle, sha256, device, precision, batch)
                 except DeviceError:
-                    if batch > 1:
-                        _remember(key, None)  # else it would be tried again for every plan
+                    _too_large.add(key)
                     raise
-                _remember(key, cache[key])
-    found = cache[key]
-    if found is None:
-        raise DeviceError(f"{device_name(device)} has too little memory for {batch} windows at a time.")
-    return Speed(**found)
+                _remember(key, speed)
+                return speed
+    return Speed(**cache[key])
+
+
+_too_large: set[str] = set()
+"""What did not fit into memory; only as long as this process lives, since others may have held it."""
 
 
 def measure(
@@ -129,8 +132,7 @@ def _formats(device: str) -> list[str]:
     return ["float32", "bfloat16"] if fast_bfloat16_on_cpu() else ["float32"]
 
 
-def _cached() -> dict[str, dict[str, float] | None]:
-    """What was measured; None of what did not fit into memory."""
+def _cached() -> dict[str, dict[str, float]]:
     try:
         return dict(json.loads(_path().read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -141,10 +143,10 @@ def _path() -> Path:
     return data_home() / "calibration.json"
 
 
-def _remember(key: str, speed: dict[str, float] | None) -> None:
+def _remember(key: str, speed: Speed) -> None:
     """Add to the cache; a cache that cannot be written is measured again next time."""
     path = _path()
     with suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with complete_file(path) as partial:
-            partial.write_text(json.dumps({**_cached(), key: speed}, indent=1), encoding="utf-8")
+            partial.write_text(json.dumps({**_cached(), key: asdict(speed)}, indent=1), encoding="utf-8")

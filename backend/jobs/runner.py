@@ -22,7 +22,7 @@ from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan
 from backend.processes import peak_memory_bytes
-from backend.protocol import JobResult, Progress
+from backend.protocol import WRITING, JobResult, Progress
 from backend.raster.output import remove_unfinished, write_cog
 from backend.raster.source import RasterSource
 from backend.tiling.geometry import Block
@@ -97,9 +97,14 @@ class JobRun:
         return result
 
     def check(self) -> None:
-        """Raise if the job is to end; whoever waits to measure the device goes first."""
+        """Raise if the job is to end; on a CPU, whoever waits to measure it goes first.
+
+        A GPU is not shared: with the memory that the job holds there, less would fit than on its own.
+        """
         self._asked_to_end()
-        in_use.give_way()
+        if self.plan.device == "cpu":
+            in_use.give_way()
+            self._asked_to_end()
 
     def _any_block(self) -> bool:
         return any((self.directory.folder / "blocks").rglob("*.tif"))
@@ -132,7 +137,8 @@ class JobRun:
             return LocalExecutor(Renderer(self.plan, self.directory, self._after_evaluation, self.check))
         from backend.jobs.cluster import ClusterExecutor  # only those who use a cluster need dask
 
-        return ClusterExecutor(address, self.plan, self.directory, self.check)
+        is_here = address.startswith(f"{LOCAL}:")  # its workers go on while the job gives way
+        return ClusterExecutor(address, self.plan, self.directory, self._asked_to_end if is_here else self.check)
 
     def _run_stage(self, executor: Executor) -> None:
         plan, sample, stage = self.plan, self.sample, self.stage
@@ -224,7 +230,7 @@ class JobRun:
     def _finish(self, results: list[Path]) -> None:
         """Write every result under its preliminary name."""
         plan = self.plan
-        self._tell("writing", force=True)
+        self._tell(WRITING, force=True)
         for number, (product, path) in enumerate(zip(plan.products, results), start=1):
             blocks, asked = plan.blocks(product.stage), plan.stages[product.stage - 1].asked
             name = f"finished{number}.vrt"

@@ -22,16 +22,16 @@ ID = re.compile(r"\w[\w.-]*")
 
 
 def add_model(source: str, sha256: str = "") -> Bundle:
-    """The bundle, now among the user's models, from a folder, a zip of one, or from ``hub:owner/name@REVISION``.
+    """The bundle, now among the user's models, from a folder, a zip of one, or from ``hub:owner/name@COMMIT``.
 
-    A hub's bundle must be pinned: REVISION is a commit of 40 hexadecimal digits, ``sha256`` that of its weights.
+    A hub's bundle must be pinned: COMMIT has 40 hexadecimal digits, ``sha256`` that of its weights.
     `ModelError` if it cannot be had, is damaged, or is there already.
     """
     pinned = ADDRESS.fullmatch(source)
     if not pinned:
         if re.match(r"hub:|https?:", source):
             raise ModelError(
-                f"{source} is not pinned: write hub:owner/name@REVISION with the commit's 40 hexadecimal digits."
+                f"{source} is not pinned: write hub:owner/name@COMMIT with the commit's 40 hexadecimal digits."
             )
         if source.lower().endswith(".zip"):
             with tempfile.TemporaryDirectory() as folder:

@@ -68,6 +68,7 @@ from .messages import (
     METHOD_NOT_FOUND,
     PROTOCOL_VERSION,
     SCENE,
+    WRITING,
     ClusterInfo,
     Diagnosis,
     GridInfo,
@@ -119,6 +120,7 @@ __all__ = [  # noqa: RUF022 - in plain alphabetical order
     "Output", "PLACE",
     "PLAN_FILE", "PREPARE", "PROTOCOLS", "PROTOCOL_VERSION", "Progress", "RASTER_DRIVERS", "RasterInfo", "SCENE",
     "TARGETS", "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb", "WORLD_FIELDS",
+    "WRITING",
     "check_fields", "data_home", "decode", "default_job_folder", "encode", "error_response", "notification",
     "request", "response", "stage_paths", "statistics_paths", "unfinished_folder",
 ]

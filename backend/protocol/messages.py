@@ -174,6 +174,10 @@ class UnfinishedJobs:
         return cls([UnfinishedJob(**job) for job in values["jobs"]])
 
 
+WRITING = "writing"
+"""`Progress.message` while results are written; what mosaics are made of is deleted next."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Parameters of a ``progress`` notification. Stages count from 1; ``fraction`` is of the whole job.

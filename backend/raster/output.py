@@ -47,7 +47,7 @@ def to_type(values: NDArray[np.float32], valid: NDArray[np.bool_], dtype: np.dty
         for band, out in zip(values, typed):  # one band in float64 at a time
             out[:] = np.clip(np.rint(band.astype(np.float64)), limits.min, limits.max).astype(dtype)
         if nodata is not None and limits.min <= nodata <= limits.max:
-            typed[typed == nodata] = nodata + 1 if nodata < limits.max else nodata - 1
+            typed[typed == nodata] = int(nodata) + (1 if nodata < limits.max else -1)
     else:
         typed = values.astype(dtype)
     hole = 0 if nodata is None else nodata

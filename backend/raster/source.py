@@ -263,6 +263,8 @@ class RasterSource:
         if self.dtype == np.uint8:
             return identity_stretch(self.out_bands)
         key = repr((self.fingerprint(), self.bands, self.nodata, self.needs_alpha))
+        if key in _stretches:
+            return _stretches[key]
         with _stretching:  # whoever asks for the same meanwhile waits for it, instead of reading the file, too
             if key not in _stretches:
                 while len(_stretches) >= MOST_STRETCHES:
@@ -314,9 +316,8 @@ class RasterSource:
 
 
 _stretches: dict[str, Stretch] = {}
-
-_stretching = threading.Lock()
 """What was read of whole layers: a panel asks for the same plan again and again."""
+_stretching = threading.Lock()
 MOST_STRETCHES = 64
 
 Box = tuple[float, float, float, float]

@@ -80,11 +80,11 @@ def _value(name: str, text: str, like: Any) -> Any:
     """``text`` as a value of the type of ``like``."""
     kind = type(like)
     if isinstance(like, (tuple, list)) and like:
-        return kind(_value(name, part, like[0]) for part in text.split(","))
+        return kind(_value(name, part.strip(), like[0]) for part in text.split(","))
     if kind is bool and text in ("true", "false"):
         return text == "true"
     try:
-        if kind in (int, float, str):
+        if kind in (int, float, str) and text:
             return kind(text)
     except ValueError:
         pass

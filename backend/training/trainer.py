@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,10 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     progress = (step - settings.warmup) / max(1, steps - settings.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * cosine
+
+
+class Diverged(ModelError):
+    """The gradient is not finite."""
 
 
 class Trainer:
@@ -111,9 +116,9 @@ class Trainer:
             total += float(loss.detach())
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), s.gradient_clip)
         if not norm.isfinite():
-            raise ModelError(
-                f"The training diverged at step {state.step + 1}: the gradient is not finite. What was learnt before is"
-                " kept; go on with a lower learning_rate or precision=float32, or begin anew."
+            raise Diverged(
+                f"The training diverged at step {state.step + 1}: the gradient is not finite. Go on from the last"
+                " checkpoint with a lower learning_rate or precision=float32, or begin anew."
             )
         state.optimiser.step()
         state.optimiser.zero_grad(set_to_none=True)
@@ -148,7 +153,10 @@ class Trainer:
             save_bundle(self.folder, self.config, self.state.average.state_dict())
 
     def run(self, report: Report, check: Check, report_every: int = 50) -> None:
-        """Train up to the last step; what is done is saved now and then, at the end, and when ``check`` raises."""
+        """Train up to the last step; what is done is saved now and then, at the end, and when ``check`` raises.
+
+        Not when the training diverged: the weights may be what is bad.
+        """
         journal = Journal(self.folder, self.processes.is_first)
         clock = Clock(self.state.seconds, self.state.step)
         losses: list[float] = []
@@ -168,7 +176,8 @@ class Trainer:
                     clock.saved()
         finally:
             journal.close()
-            self.save()
+            if not isinstance(sys.exc_info()[1], Diverged):
+                self.save()
 
     def _report(self, journal: Journal, losses: list[float], clock: Clock) -> None:
         step, s = self.state.step, self.settings

@@ -45,7 +45,8 @@ def view(values: Values, report: Report, check: Check) -> Values:
         write_view(output, image, tags_of_view(plan, seen.stage, seen.grid.pixel_size_m))
         told = _of_world(world)
     text = f"Written: {output}\n{_size(image.grid)}" + (_synthetic(told) if seen.stage else "")
-    return {"output": str(output), "grid": _plain(image.grid), "stage": seen.stage, **told, "text": text}
+    return {"output": str(output), "grid": _plain(image.grid), "stage": seen.stage, "synthetic": seen.stage > 0, **told,
+            "text": text}
 
 
 def flythrough(values: Values, report: Report, check: Check) -> Values:

@@ -147,8 +147,13 @@ class World:
                 self._warn(SMALLER_BATCH)
             report(made, total, f"generating stage {stage}")
 
+        def after_evaluation(windows: int) -> None:
+            check()
+            if self.plan.device == "cpu":
+                in_use.give_way()
+
         def renderer() -> Renderer:
-            return Renderer(self.plan, self.directory, lambda windows: check(), check, self._read_stage)
+            return Renderer(self.plan, self.directory, after_evaluation, check, self._read_stage)
 
         with in_use, LocalExecutor(renderer()) as executor:
             for stage, blocks in missing.items():

@@ -195,7 +195,8 @@ def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     extent = grid.extent
     dataset.SetGeoTransform((extent.xMinimum(), extent.width() / grid.cols, 0,
                              extent.yMaximum(), 0, -extent.height() / grid.rows))
-    dataset.SetMetadataItem(ANCHOR_TAG, f"{grid.row} {grid.col}")
+    del dataset
+    _tell_what_it_is(path, grid, source.provider)
     return path
 
 
@@ -265,21 +266,21 @@ def _tell_what_it_is(path: str, grid: SnapshotGrid, provider: QgsRasterDataProvi
             dataset.GetRasterBand(band).SetColorInterpretation(gdal.GCI_AlphaBand)
     if provider.colorTable(1):
         dataset.GetRasterBand(1).SetColorTable(_colour_table(provider))
-    if has_own_nodata(provider):
-        values = _nodata_ranges(provider)
-        for band in _bands(provider):
-            if values:
-                dataset.GetRasterBand(band).SetNoDataValue(min(values)[0])
-            else:
-                dataset.GetRasterBand(band).DeleteNoDataValue()
+    given = _nodata_ranges(provider)
+    for band in _bands(provider):
+        if given:
+            dataset.GetRasterBand(band).SetNoDataValue(min(given)[0])
+        elif has_own_nodata(provider) and not provider.useSourceNoDataValue(band):
+            dataset.GetRasterBand(band).DeleteNoDataValue()
 
 
 def _nodata_ranges(provider: QgsRasterDataProvider) -> Set[Tuple[float, float]]:
-    """(first, last) of the values that QGIS takes for nodata, in any band."""
-    given = {(found.min(), found.max()) for band in _bands(provider) for found in provider.userNoDataValues(band)}
-    own = {provider.sourceNoDataValue(band) for band in _bands(provider)
-           if provider.sourceHasNoDataValue(band) and provider.useSourceNoDataValue(band)}
-    return given | {(value, value) for value in own}
+    """(first, last) of the values that QGIS was told to take for nodata, but where the file has a nodata value.
+
+    There, QGIS writes the file's own in their place.
+    """
+    return {(found.min(), found.max()) for band in _bands(provider) for found in provider.userNoDataValues(band)
+            if not (provider.sourceHasNoDataValue(band) and provider.useSourceNoDataValue(band))}
 
 
 def _colour_table(provider: QgsRasterDataProvider) -> gdal.ColorTable:
@@ -295,7 +296,7 @@ def _check_kind(source: LayerSource) -> None:
     if provider.dataType(1) == Qgis.DataType.UnknownDataType:
         raise LayerError(tr("The numbers of the layer {} are of a kind that this version of QGIS cannot copy. Save it "
                             "with another data type first.").format(source.name))
-    ranges = _nodata_ranges(provider) if has_own_nodata(provider) else set()
+    ranges = _nodata_ranges(provider)
     if len(ranges) > 1 or any(first != last for first, last in ranges):
         raise LayerError(tr("The layer {} has several nodata values, of which a file can hold one. Leave one of them "
                             "in the layer's properties.").format(source.name))

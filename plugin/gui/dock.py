@@ -19,7 +19,7 @@ from qgis.PyQt.QtCore import QTimer, pyqtSignal
 from qgis.PyQt.QtGui import QHideEvent, QShowEvent
 from qgis.PyQt.QtWidgets import QAction, QDialog, QPushButton, QTabWidget, QTextBrowser, QVBoxLayout, QWidget
 
-from ...backend.protocol import JobSummary, Progress
+from ...backend.protocol import WRITING, JobSummary, Progress
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
@@ -273,7 +273,7 @@ class GenerateDock(QgsDockWidget):
         self.run_box.stop(keep)
 
     def _show_live(self, run: Run, progress: Progress) -> None:
-        if progress.message == "writing":
+        if progress.message == WRITING:
             run.live.remove()  # its blocks go next, and on Windows no file goes that is open
         elif run in self.runs and not run.feedback.isCanceled():
             run.live.show(progress.mosaic)

@@ -35,6 +35,8 @@ from ..core.storage import clear, sizes
 from ..core.translate import tr
 from ..icons import ICON_PATH
 
+_clearing: List[QgsTask] = []
+
 
 class OptionsFactory(QgsOptionsWidgetFactory):
     """Makes the page; ``set_up`` opens the set-up of the backend's environment."""
@@ -78,7 +80,8 @@ class OptionsPage(QgsOptionsPageWidget):
         layout.addWidget(self.storage_label)
         row = QHBoxLayout()
         row.addWidget(_button(tr("Set up the backend…"), set_up))
-        row.addWidget(_button(tr("Delete downloads, copies, worlds and logs"), self._ask_to_clear))
+        self.clear_button = _button(tr("Delete downloads, copies, worlds and logs"), self._clear)
+        row.addWidget(self.clear_button)
         row.addStretch(1)
         layout.addLayout(row)
         return box
@@ -124,7 +127,7 @@ class OptionsPage(QgsOptionsPageWidget):
         row.addWidget(_button(tr("Add from a file…"), self._add_file))
         row.addWidget(_button(tr("Add from a folder…"), self._add_folder))
         row.addWidget(_button(tr("Add from a hub…"), self._add_from_hub))
-        row.addWidget(_button(tr("Remove"), self._ask_to_remove))
+        row.addWidget(_button(tr("Remove"), self._remove))
         row.addStretch(1)
         layout.addLayout(row)
         return box
@@ -161,22 +164,23 @@ class OptionsPage(QgsOptionsPageWidget):
     def _is_meant(self, question: str) -> bool:
         return QMessageBox.question(self, "MetaEarth", question) == QMessageBox.StandardButton.Yes
 
-    def _ask_to_clear(self) -> None:
-        if self._is_meant(tr("Delete downloads, copies of layers, logs and all worlds? What worlds show would have to "
-                             "be generated again.")):
-            self._clear()
-
     def _clear(self) -> None:
         if session_client().state.jobs:
             self.storage_label.setText(tr("A job is running; wait until it has ended."))
             return
+        if not self._is_meant(tr("Delete downloads, copies of layers, logs and all worlds? What worlds show would have "
+                                 "to be generated again.")):
+            return
         self.storage_label.setText(tr("Deleting…"))
-        self._clearing = QgsTask.fromFunction(tr("Delete what MetaEarth can make again"),
-                                              lambda task: clear(data_home()), on_finished=self._cleared)
-        QgsApplication.taskManager().addTask(self._clearing)
+        self.clear_button.setEnabled(False)
+        task = QgsTask.fromFunction(tr("Delete what MetaEarth can make again"), lambda task: clear(data_home()),
+                                    on_finished=self._cleared)
+        _clearing[:] = [task]  # the page may be closed before it has begun
+        QgsApplication.taskManager().addTask(task)
 
     def _cleared(self, error: Optional[Exception], _: object = None) -> None:
         if not sip.isdeleted(self):
+            self.clear_button.setEnabled(True)
             self._show_storage()
 
     def _test_executor(self) -> None:
@@ -215,21 +219,17 @@ class OptionsPage(QgsOptionsPageWidget):
             self.ask_models("add_model", {"source": folder})
 
     def _add_from_hub(self) -> None:
-        source, wanted = QInputDialog.getText(self, tr("Add from a hub"), tr("hub:owner/name@REVISION"))
+        source, wanted = QInputDialog.getText(self, tr("Add from a hub"), tr("hub:owner/name@COMMIT"))
         if wanted and source:
             digest, wanted = QInputDialog.getText(self, tr("Add from a hub"), tr("SHA-256 of its model.safetensors"))
             if wanted:
                 self.ask_models("add_model", {"source": source.strip(), "sha256": digest.strip()})
 
-    def _ask_to_remove(self) -> None:
-        item = self.models_list.currentItem()
-        if item and self._is_meant(tr("Delete the model {} and its files?").format(item.data(256))):
-            self._remove()
-
     def _remove(self) -> None:
         item = self.models_list.currentItem()
-        if item:
-            self.ask_models("remove_model", {"id": item.data(256)})
+        model = item.data(256) if item else ""
+        if model and self._is_meant(tr("Delete the model {} and its files?").format(model)):
+            self.ask_models("remove_model", {"id": model})
 
     def ask_models(self, method: str, params: dict) -> None:
         """Ask the backend to change its models, and show those that there are then."""

@@ -69,8 +69,8 @@ class InspectRaster(MetaEarthAlgorithm):
             raise QgsProcessingException(tr("The source raster cannot be opened."))
         self._path = layer_source(layer).path
         if self._path is None:
-            raise QgsProcessingException(tr(
-                "The layer {} is no file that the backend reads itself; jobs copy it first.").format(layer.name()))
+            raise QgsProcessingException(tr("The layer {} is no file that the backend reads as QGIS shows it; jobs "
+                                            "copy it first.").format(layer.name()))
         return True
 
     def processAlgorithm(self, parameters: Dict[str, Any], context: QgsProcessingContext,

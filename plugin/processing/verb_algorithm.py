@@ -189,7 +189,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             raise QgsProcessingException(str(error)) from error
         if told.get("layers"):
             load_layers(told["layers"], tr("MetaEarth: {}").format(Path(told["output"]).name), context)
-        if told.get("stage"):  # a view from so far up that nothing was generated is at stage 0
+        if told.get("synthetic"):
             for place in places.values():
                 mark_synthetic(place, context)
         found = {output.name.upper(): told.get(output.name) for output in self.verb.outputs}

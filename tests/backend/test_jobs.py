@@ -35,8 +35,8 @@ from backend.errors import (
     OutputError,
     PlanError,
 )
+from backend.jobs import calibration, portions
 from backend.jobs import plan as plan_module
-from backend.jobs import portions
 from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.executors import LocalExecutor
 from backend.jobs.plan import JobPlan, make_plan
@@ -576,6 +576,21 @@ def test_a_thread_that_begins_later_has_the_threads_of_the_process(scene, small_
             assert later.submit(torch.get_num_threads).result() == 2
     finally:
         use_threads(1)
+
+
+def test_what_does_not_fit_into_memory_is_tried_once(small_model, monkeypatch):
+    """Stands in for a GPU that is too small: there is none."""
+    tried = []
+
+    def measure(*arguments):
+        tried.append(arguments)
+        raise DeviceError("The GPU's memory is too small.")
+
+    monkeypatch.setattr(calibration, "measure", measure)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="too small|too little memory"):
+            calibration.calibrated(small_model, "sha of this test", "cpu", "float32", 16)
+    assert len(tried) == 1
 
 
 def test_no_result_is_written_by_two_jobs_however_they_name_it(tmp_path):

@@ -330,10 +330,10 @@ def test_a_prepared_set_can_be_measured_too(imagery, tmp_path):
 
 
 def test_chips_of_a_prepared_set_count_for_their_own_resolution(tmp_path):
-    """64 m is near none of the tables' resolutions, and 4 m is not 5 m."""
-    for number, gsd_m in enumerate((64.0, 4.0)):
+    """64 m is near none of the tables' resolutions, and 4 m is not 5 m; what is nearly the same counts together."""
+    for number, gsd_m in enumerate((64.0, 4.0, 4.3)):
         facts = ChipFacts(gsd_m, None, None, "mine", "", f"place{number}.tif", (0, 0), "", (), "rgb")
         chip = CutChip("chip", texture(64, 4, number), facts, {})
         write_shard(tmp_path / "validation" / f"00000{number}.tar", [chip])
     (tmp_path / DATASET_FILE).write_text("{}")
-    assert {gsd: len(some) for gsd, some in held_out_chips(tmp_path, "validation", 64, 99).items()} == {4.0: 1, 64.0: 1}
+    assert {gsd: len(some) for gsd, some in held_out_chips(tmp_path, "validation", 64, 99).items()} == {4.0: 2, 64.0: 1}

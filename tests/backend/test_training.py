@@ -398,9 +398,11 @@ def test_settings_are_changed_by_name(small_model, scene_model):
     config = changed(small_model.config, ["steps=9", "learning_rate=0.5", "objective=l1", "network.context=0"])
     settings = TrainingSettings(**config.training)
     assert (settings.steps, settings.learning_rate, settings.objective, config.network.context) == (9, 0.5, "l1", 0)
-    assert changed(scene_model.config, ["network.modalities=rgb,dem"]).network.modalities == ("rgb", "dem")
+    assert changed(scene_model.config, ["network.modalities=rgb, dem"]).network.modalities == ("rgb", "dem")
     with pytest.raises(PlanError, match="no training setting 'stepz'"):
         changed(small_model.config, ["stepz=9"])
+    with pytest.raises(PlanError, match="this is no str"):
+        changed(scene_model.config, ["network.modalities="])
     with pytest.raises(PlanError, match="this is no int"):
         changed(small_model.config, ["steps=nine"])
     with pytest.raises(PlanError, match="this is no bool"):
@@ -417,13 +419,13 @@ def test_the_number_of_steps_that_is_asked_for_counts(small_model):
 def test_a_training_that_diverges_keeps_what_was_learnt(small_model, imagery, tmp_path):
     run = trainer(small_model, imagery, tmp_path / "run")
     run.train_step()
+    run.save()
     with torch.no_grad():
         next(run.state.network.parameters()).fill_(torch.inf)
-    good = {k: v.clone() for k, v in run.state.average.state_dict().items()}
     with pytest.raises(ModelError, match="diverged at step 2"):
         run.run(silent, go_on)
-    kept = open_bundle(tmp_path / "run").load(torch.float32).state_dict()
-    assert all(torch.allclose(kept[k], v, atol=1e-2) for k, v in good.items())
+    again = trainer(small_model, imagery, tmp_path / "run")
+    assert again.state.step == 1 and np.isfinite(again.train_step())
 
 
 def test_a_training_goes_on_with_its_own_objective_only(small_model, imagery, tmp_path):

@@ -160,8 +160,21 @@ def test_the_map_fills_while_a_job_runs(dock, window, tmp_path):
     name = events_until(lambda: [name for name in layers() if "being made" in name], 120)
     assert name == ["large – being made (synthetic)"]
     dock.stop(keep=False)
+    assert layers() == ["large", "scene"]  # at once: its blocks are about to be deleted
     events_until(lambda: not dock.runs)
     assert layers() == ["large", "scene"]
+
+
+def test_what_fills_the_map_goes_before_its_blocks(dock, tmp_path):
+    """On Windows, a file that is open cannot be deleted."""
+    planned(dock)
+    dock.run()
+    (run,), seen = dock.runs, []
+    run.live.show(write_raster(tmp_path / "blocks.tif", 16))
+    assert "scene – being made (synthetic)" in layers()
+    run.feedback.advanced.connect(lambda progress: seen.append((progress.message, layers())))
+    events_until(lambda: not dock.runs)
+    assert [shown for message, shown in seen if message == "writing"] == [["scene"]]
 
 
 def test_jobs_wait_for_each_other_and_overwrite_nothing(dock, tmp_path):

@@ -120,12 +120,15 @@ def shown(layers, tmp_path):
     return copied
 
 
-def test_a_copy_keeps_palette_and_alpha(shown):
+def test_a_copy_keeps_palette_and_alpha(layers, shown, tmp_path):
     table = gdal.ColorTable()
     table.SetColorEntry(2, (10, 200, 30, 255))
-    _, copy = shown("palette.tif", 1, tweak=lambda dataset: dataset.GetRasterBand(1).SetColorTable(table))
+    layer, copy = shown("palette.tif", 1, tweak=lambda dataset: dataset.GetRasterBand(1).SetColorTable(table))
     found = copy()
     band = found.GetRasterBand(1)
+    source = layers.layer_source(layer)
+    blank = gdal.Open(layers.blank_raster(source, layers.snapshot_grid(source, layer.extent(), None), tmp_path))
+    assert blank.GetRasterBand(1).GetColorInterpretation() == gdal.GCI_PaletteIndex  # else its cost would be a third
     assert band.GetColorInterpretation() == gdal.GCI_PaletteIndex
     assert band.GetColorTable().GetColorEntry(2) == (10, 200, 30, 255)
     options = ["PHOTOMETRIC=RGB", "ALPHA=YES"]
@@ -146,6 +149,22 @@ def test_nodata_that_was_set_in_qgis_counts(layers, tmp_path):
     layer.dataProvider().setUserNoDataValue(1, [QgsRasterRange(0, 9)])
     with pytest.raises(layers.LayerError, match="several nodata values"):
         snapshot(layers, layer, layer.extent(), tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "nodata"), [(gdal.GDT_Int16, -999), (gdal.GDT_Float32, float("nan"))])
+def test_an_additional_nodata_value_becomes_the_files_own(layers, tmp_path, kind, nodata):
+    path = write_raster(tmp_path / "two.tif", 32, bands=1, dtype=kind)
+    opened = gdal.Open(path, gdal.GA_Update)
+    values = opened.GetRasterBand(1).ReadAsArray()
+    values[:2], values[2:4], values[4:] = nodata, 7, 100
+    opened.GetRasterBand(1).WriteArray(values)
+    opened.GetRasterBand(1).SetNoDataValue(nodata)
+    del opened
+    layer = QgsRasterLayer(path, "two")
+    layer.dataProvider().setUserNoDataValue(1, [QgsRasterRange(7, 7)])
+    dataset = snapshot(layers, layer, layer.extent(), tmp_path)
+    mask = dataset.GetRasterBand(1).GetMaskBand().ReadAsArray()
+    assert not mask[:4].any() and mask[4:].all()
 
 
 def test_nodata_that_was_switched_off_in_qgis_does_not_count(layers, tmp_path):

@@ -1,6 +1,8 @@
 """The options page over the real backend."""
 
 import pytest
+from qgis.PyQt.QtCore import QTimer
+from qgis.PyQt.QtWidgets import QApplication, QMessageBox, QPushButton
 from qgis_support import events_until
 
 
@@ -13,6 +15,24 @@ def page(module):
     settings = module("plugin.core.settings")
     for name, value in (("device", "auto"), ("executor", ""), ("warn_minutes", 30.0), ("max_gigabytes", 200.0)):
         settings.write(name, value)
+
+
+def answering(yes):
+    """Answer the question that comes up next."""
+    def look():
+        box = QApplication.activeModalWidget()
+        if isinstance(box, QMessageBox):
+            timer.stop()
+            box.button(QMessageBox.StandardButton.Yes if yes else QMessageBox.StandardButton.No).click()
+    timer = QTimer()
+    timer.timeout.connect(look)
+    timer.start(20)
+    return timer
+
+
+def press(page, text):
+    button, = [b for b in page.findChildren(QPushButton) if b.text() == text]
+    button.click()
 
 
 def models(page):
@@ -48,13 +68,30 @@ def test_models_are_added_and_removed(page, home, tmp_path, module):
     page.ask_models("add_model", {"source": str(tmp_path / "mine")})
     events_until(lambda: "already" in page.models_label.text())
     page.models_list.setCurrentRow(models(page).index("mine"))
-    page._remove()
+    timer = answering(False)
+    press(page, "Remove")
+    assert not timer.isActive() and page.models_label.text() != "Asking the backend…"
+    timer = answering(True)
+    press(page, "Remove")
     events_until(lambda: "mine" not in models(page))
     page.ask_models("add_model", {"source": shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "mine")})
     events_until(lambda: "mine" in models(page))
     page.models_list.setCurrentRow(models(page).index("mine"))
-    page._remove()
+    timer = answering(True)
+    press(page, "Remove")
     events_until(lambda: "mine" not in models(page))
+    assert not timer.isActive()
+
+
+def test_what_can_be_made_again_is_deleted_if_that_is_meant(page, home):
+    world = home / "worlds" / "here"
+    world.mkdir(parents=True)
+    (world / "block.tif").write_bytes(b"0")
+    for yes in (False, True):
+        timer = answering(yes)
+        press(page, "Delete downloads, copies, worlds and logs")
+        events_until(page.clear_button.isEnabled)
+        assert world.exists() != yes and not timer.isActive()
 
 
 def test_models_are_shown_with_what_they_do(page):

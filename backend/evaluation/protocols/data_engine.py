@@ -56,11 +56,14 @@ class DataEngineSettings:
     device: str = "auto"
 
 
+FEWEST_WITH_GAP = 12
+
+
 def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], list[Path]]:
     """(training, test) chips, 3:1 in every class, at most ``limit`` of each class.
 
     Chips that follow each other by name are often neighbours on the ground: those for testing are one run of them, at
-    a place drawn by ``seed``, and a twentieth on either side of it is left out.
+    a place drawn by ``seed``, and a twentieth on either side of it is left out, if there are `FEWEST_WITH_GAP`.
     """
     by_class: dict[Path, list[Path]] = {}
     for file in files:
@@ -70,7 +73,7 @@ def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], l
         if len(members) < 4:
             raise InputError(f"The class {name} has {len(members)} images; at least 4 are needed.")
         chosen = spread(sorted(members, key=_by_number), limit)
-        held_out, gap = max(1, len(chosen) // 4), len(chosen) // 20
+        held_out, gap = max(1, len(chosen) // 4), -(-len(chosen) // 20) if len(chosen) >= FEWEST_WITH_GAP else 0
         first = int(np.random.default_rng(seed).integers(len(chosen)))
         chosen = chosen[first:] + chosen[:first]
         test += sorted(chosen[:held_out])
@@ -80,7 +83,7 @@ def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], l
 
 def _by_number(file: Path) -> list[str | int]:
     """A key that sorts chip2 before chip10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
 
 
 def data_engine(settings: DataEngineSettings, report: Report, check: Check) -> Table:
