@@ -101,10 +101,9 @@ class JobRun:
 
         A GPU is not shared: with the memory that the job holds there, less would fit than on its own.
         """
-        self._asked_to_end()
         if self.plan.device == "cpu":
             in_use.give_way()
-            self._asked_to_end()
+        self._asked_to_end()
 
     def _any_block(self) -> bool:
         return any((self.directory.folder / "blocks").rglob("*.tif"))
