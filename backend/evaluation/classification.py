@@ -59,8 +59,17 @@ def right_answers(
     architecture: str, given: LabelledImages, test: LabelledImages, training: Training, seed: int, check: Check
 ) -> NDArray[np.bool_]:
     """(test images,): which of them a classifier trained from scratch on ``given`` gets right."""
+    classes = int(max(given.labels.max(), test.labels.max())) + 1
+    network = trained(architecture, classes, given, training, seed, check)
+    return _answers(network.eval(), test, training) == test.labels
+
+
+def trained(
+    architecture: str, classes: int, given: LabelledImages, training: Training, seed: int, check: Check
+) -> torch.nn.Module:
+    """A classifier trained from scratch."""
     torch.manual_seed(seed)
-    classes, size = int(max(given.labels.max(), test.labels.max())) + 1, given.images.shape[-1]
+    size = given.images.shape[-1]
     network = ARCHITECTURES[architecture](classes, size).to(training.device)
     optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=training.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.learning_rate, total_steps=training.steps + 1)
@@ -77,7 +86,7 @@ def right_answers(
         loss.backward()
         optimiser.step()
         schedule.step()
-    return _answers(network.eval(), test, training) == test.labels
+    return network
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 from rasterio.errors import RasterioError
@@ -79,6 +80,8 @@ def two_workers(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("dask") / "cluster")
     cluster.add_worker()
     cluster.add_worker()
+    with distributed.Client(cluster.address, timeout=60) as client:
+        client.wait_for_workers(2, timeout=60)
     yield cluster
     cluster.close()
 

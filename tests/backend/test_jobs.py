@@ -31,6 +31,7 @@ from backend.errors import (
     InputError,
     Interrupted,
     JobBusyError,
+    ModelError,
     NetworkOutputError,
     OutputError,
     PlanError,
@@ -63,12 +64,30 @@ def stop_after(calls, error=Interrupted):
     return check
 
 
+def stop_after_blocks(output, count, error=Interrupted):
+    """A check that ends the run once ``count`` blocks of the job are finished."""
+    blocks = Path(default_job_folder(str(output))) / "blocks"
+
+    def check():
+        if sum(".part" not in path.name for path in blocks.rglob("*.tif")) >= count:
+            raise error
+
+    return check
+
+
 def test_a_plan_survives_its_json(small_model, make_raster, tmp_path):
     source = make_raster(dtype="float32", nodata=float("nan"))
     plan = make_plan(small_job(small_model, source, tmp_path / "o.tif", stages=2, extent=[500_000, 0, 500_100, 5e6]))
     again = JobPlan.from_json(plan.to_json())
     assert again.to_json() == plan.to_json() and again.sha256 == plan.sha256
     assert again.stages == plan.stages and again.geometry == plan.geometry
+
+
+def test_the_stretch_is_the_layers_whatever_the_extent(small_model, make_raster, tmp_path):
+    source = make_raster(dtype="uint16", values=np.arange(3 * 18 * 22).reshape(3, 18, 22) * 40)
+    whole, part = (make_plan(small_job(small_model, source, tmp_path / "o.tif", extent=extent))
+                   for extent in (None, [500_050, 4_999_900, 500_100, 4_999_950]))
+    assert whole.stretch == part.stretch and whole.area != part.area
 
 
 def test_a_plan_changed_by_hand_is_refused(small_model, make_raster, tmp_path):
@@ -356,6 +375,41 @@ def test_samples_make_mean_and_standard_deviation(small_model, make_raster, tmp_
     assert result.consistency_psnr == alone_psnr
 
 
+def test_a_cancelled_job_leaves_nothing_of_what_was_finished(small_model, make_raster, tmp_path):
+    source, output = make_raster(), tmp_path / "out.tif"
+    with pytest.raises(Cancelled):
+        run(small_model, source, output, check=stop_after_blocks(output, 3, Cancelled))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.fixture
+def half_done(small_model, make_raster, tmp_path):
+    """The folder of a job with some blocks."""
+    source, output = make_raster(), tmp_path / "out.tif"
+    with pytest.raises(Interrupted):
+        run(small_model, source, output, check=stop_after_blocks(output, 3))
+    return Path(default_job_folder(str(output)))
+
+
+def test_a_model_that_changed_does_not_finish_a_job(half_done, small_model):
+    changed = half_done.parent / "changed"
+    shutil.copytree(small_model.folder, changed)
+    config = changed / "config.json"
+    config.write_text(config.read_text().replace('"Small"', '"Another"'))
+    directory = JobDirectory(half_done)
+    directory.write_plan(dataclasses.replace(directory.plan(), model_folder=str(changed)))
+    with pytest.raises(ModelError, match="changed since the job was planned"):
+        resume(half_done, lambda p: None, keep_on)
+    assert list(half_done.rglob("blocks/*/*/*.tif"))
+
+
+def test_another_device_finishes_a_job_and_says_so(half_done):
+    directory = JobDirectory(half_done)
+    directory.write_plan(dataclasses.replace(directory.plan(), device_name="another CPU"))
+    result = resume(half_done, lambda p: None, keep_on)
+    assert any("begun on another CPU" in warning for warning in result.warnings)
+
+
 def test_more_samples_may_be_asked_of_an_unfinished_job(small_model, make_raster, tmp_path):
     source = make_raster()
     with pytest.raises(Interrupted):
@@ -478,12 +532,17 @@ def test_a_job_goes_on_from_another_working_folder(small_model, make_raster, tmp
     assert result.outputs == [str(tmp_path / "a" / "out.tif")] and (tmp_path / "a" / "out.tif").is_file()
 
 
-def test_edges_of_another_plan_are_not_used(small_model, make_raster, tmp_path):
-    source = make_raster()
+def test_edges_of_another_plan_are_not_used(small_model, make_raster, tmp_path, monkeypatch):
+    """Those who give are made last here: what another seed has left would be taken."""
+    source, output = make_raster(), tmp_path / "out.tif"
     with pytest.raises(Interrupted):
-        run(small_model, source, tmp_path / "out.tif", seed=1, check=stop_after(20))
+        run(small_model, source, output, seed=1, check=stop_after_blocks(output, 10))
     folder = Path(default_job_folder(str(tmp_path / "out.tif")))
+    assert list(folder.rglob("*.npz"))
     (folder / "plan.json").unlink()
+    in_order = LocalExecutor.run
+    monkeypatch.setattr(LocalExecutor, "run", lambda self, sample, stage, blocks, done:
+                        in_order(self, sample, stage, blocks[::-1], done))
     mixed = run(small_model, source, tmp_path / "out.tif", seed=2)
     clean = run(small_model, source, tmp_path / "clean.tif", seed=2)
     np.testing.assert_array_equal(read(mixed.outputs[0]), read(clean.outputs[0]))

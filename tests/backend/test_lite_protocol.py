@@ -249,7 +249,8 @@ def test_a_range_is_kept_only_with_a_warning_beyond_it(small_model, tmp_path):
 
 def test_the_speed_is_that_of_a_whole_job(small_model):
     (row,), (verdict,) = speed_rows(small_model, "cpu", go_on)
-    assert row["figure"] == "seconds for 256 x 256 pixels" and row["value"] >= 0
+    in_the_network = float(row["of"].split(", ")[-1].split()[0])
+    assert row["figure"] == "seconds for 256 x 256 pixels" and 0 <= in_the_network <= row["value"] + 0.1
     assert "float32" in row["of"] or "bfloat16" in row["of"]
     assert verdict.holds is None  # one thread, and not 1024 pixels
 

@@ -168,14 +168,6 @@ def test_a_layer_with_no_valid_pixel_has_no_stretch(make_raster):
         source.stretch()
 
 
-def test_the_stretch_belongs_to_the_layer_not_to_what_is_read(make_raster):
-    path = make_raster(dtype="uint16")
-    with RasterSource(path) as source:
-        before = source.stretch()
-        source.read(Region(0, 0, 3, 3))
-        assert source.stretch() == before
-
-
 def test_georeferencing_beside_the_file_is_read(tmp_path):
     path = tmp_path / "plain.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.__main__ import main
 from backend.diffusion.schedules import NoiseSchedule
-from backend.errors import HeldOutError, InputError, ModelError, PlanError
+from backend.errors import Cancelled, HeldOutError, InputError, ModelError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import find_bundle, open_bundle
 from backend.progress import go_on, silent
@@ -249,10 +249,30 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(small_model, chip
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    again = run_command(*arguments_of(small_model, chips, tmp_path / "killed", **settings), "--workers", "1")
+    # a run that began anew would begin with other weights
+    again = run_command(*arguments_of(small_model, chips, tmp_path / "killed", **settings), "--workers", "1", "--start",
+                        "none")
     assert straight.communicate()[0] and straight.returncode == 0
     assert again.communicate()[0] and again.returncode == 0
     one, other = final_weights(tmp_path / "straight"), final_weights(tmp_path / "killed")
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_cancelled_run_saves_and_goes_on(small_model, imagery, tmp_path):
+    run = trainer(small_model, imagery, tmp_path / "run")
+
+    def stop():
+        if run.state.step == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run.run(silent, stop)
+    again, straight = trainer(small_model, imagery, tmp_path / "run"), trainer(small_model, imagery, tmp_path / "other")
+    assert again.state.step == 2
+    again.train_step()
+    for _ in range(3):
+        straight.train_step()
+    one, other = again.state.network.state_dict(), straight.state.network.state_dict()
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 

@@ -13,7 +13,7 @@ def test_interrupt_cancels_with_1_and_no_file(qgis_process, long_job):
     assert process.returncode == 1
     assert "The job was cancelled." in text
     assert qgis_process.results() == []
-    assert wait_for(lambda: not is_running(child), 5)
+    assert wait_for(lambda: not is_running(child), 60)
 
 
 def test_a_killed_backend_is_1_with_a_sentence_and_no_file(qgis_process, long_job):

@@ -97,4 +97,4 @@ def test_a_killed_qgis_leaves_no_backend(window):
     finally:
         process.kill()  # QGIS alone: its children see their input end
         process.wait()
-    qgis_support.wait_for(lambda: not qgis_support.is_running(backend), 3)
+    qgis_support.wait_for(lambda: not qgis_support.is_running(backend), 60)

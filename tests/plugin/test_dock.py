@@ -9,6 +9,7 @@ from osgeo import gdal
 from qgis.core import QgsApplication, QgsProject, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
+from qgis.PyQt.QtWidgets import QTextBrowser
 from qgis_support import backend_children, events_until, show, wait_for, write_raster
 
 
@@ -182,7 +183,11 @@ def test_jobs_wait_for_each_other_and_overwrite_nothing(dock, tmp_path):
     dock.run()
     dock.run()
     assert len(dock.runs) == 2
+    order = []
+    for number, run in enumerate(dock.runs):
+        run.feedback.advanced.connect(lambda progress, number=number: order.append(number))
     events_until(lambda: not dock.runs)
+    assert set(order) == {0, 1} and order == sorted(order)
     assert len([name for name in layers() if "synthetic" in name]) == 2
     assert len(list(tmp_path.glob("scene_2.5m_seed0*.tif"))) == 2
 
@@ -334,15 +339,11 @@ def test_tiles_are_counted_before_a_service_is_asked(dock, tiles):
 
 
 def test_every_widget_has_a_name_for_screen_readers(dock, module):
-    from qgis.PyQt.QtWidgets import QAbstractSpinBox, QComboBox, QToolButton
-
-    for kind in (QAbstractSpinBox, QComboBox):
-        for widget in dock.form.findChildren(kind):
-            if widget.parent() in (dock.form, *dock.form.findChildren(type(dock.form.advanced))):
-                assert widget.accessibleName(), widget
-    for button in dock.form.findChildren(QToolButton):
-        if button.parent() is dock.form:
-            assert button.accessibleName()
+    form = dock.form
+    own = [form.layer_box, form.resolution_box, form.stages_box, form.load_box, form.seed_box, form.model_row.box,
+           form.bands_box, form.output_box, form.extent_box, form.seed_row.dice, form.seed_row.lock_button,
+           form.model_row.card_button]
+    assert [widget for widget in own if not widget.accessibleName()] == []
 
 
 def test_the_card_of_a_model_is_shown(dock, module):
@@ -350,3 +351,5 @@ def test_the_card_of_a_model_is_shown(dock, module):
     card = module("plugin.core.models").card_of(
         "metaearth-lite", module("plugin.core.backend_client").session_client().state.handshake)
     assert card.startswith("# ") and "lite-table.md" in card and "](../" not in card
+    dock.form.model_row.card_button.click()
+    assert dock.findChildren(QTextBrowser)[-1].toPlainText().strip()
