@@ -89,7 +89,7 @@ def test_the_probe_protocol_ends_in_a_table(classes, scene_model, tmp_path):
     written = json.loads((tmp_path / "out" / "table.json").read_text())
     kinds = ["raw pixels", "metaearth-features", "random weights", "tiny-mm"]
     assert [(r["training chips a class"], r["features"]) for r in written["rows"]] == [
-        *((3, kind) for kind in kinds), *(("all (9)", kind) for kind in kinds)]
+        *((3, kind) for kind in kinds), *(("all (7)", kind) for kind in kinds)]
     for row in written["rows"]:
         found, less = row["accuracy"], row["tiny-mm less these"]
         assert found["low"] <= found["value"] <= found["high"] and 6 < found["n"] <= 18

@@ -19,7 +19,7 @@ from backend.errors import InputError, ModelError
 from backend.evaluation.classification import read_image
 from backend.evaluation.features import metaearth_features
 from backend.evaluation.logistic import fit_probe
-from backend.evaluation.protocols.data_engine import split_chips
+from backend.evaluation.protocols.data_engine import of_each_class, split_chips
 from backend.evaluation.statistics import crossed_mean
 from backend.evaluation.table import Row, Table
 from backend.jobs.engines import open_scene_engine
@@ -87,8 +87,7 @@ def probe(settings: ProbeSettings, report: Report, check: Check) -> Table:
     """The table, in ``output`` too."""
     wanted = settings.classes
     files = [f for f in find_chips(settings.data) if wanted is None or f.parent.as_posix() in wanted]
-    training, test = split_chips(files, settings.limit, settings.seed)
-    chosen = sorted([*training, *test])
+    chosen = sorted(file for members in of_each_class(files, settings.limit) for file in members)
     classes = sorted({f.parent.as_posix() for f in chosen})
     if len(classes) < 2:
         raise InputError(f"There must be at least two classes in {settings.data}; found: {', '.join(classes)}.")
