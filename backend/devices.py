@@ -71,9 +71,12 @@ class Turns:
         self._free.notify_all()
         self._free.release()
 
-    def give_way(self) -> None:
-        """Let everybody who waits have a turn; the caller holds the lock, and does so afterwards."""
-        if self._waiting:
+    def give_way(self, device: str) -> None:
+        """Let everybody who waits have a turn, on a CPU; the caller holds the lock, and does so afterwards.
+
+        A GPU is not shared: with the memory that the caller holds there, less would fit than on its own.
+        """
+        if self._waiting and device == "cpu":
             self._free.wait_for(lambda: not self._waiting)
 
     def _count(self, change: int) -> None:

@@ -97,12 +97,8 @@ class JobRun:
         return result
 
     def check(self) -> None:
-        """Raise if the job is to end; on a CPU, whoever waits to measure it goes first.
-
-        A GPU is not shared: with the memory that the job holds there, less would fit than on its own.
-        """
-        if self.plan.device == "cpu":
-            in_use.give_way()
+        """Raise if the job is to end; whoever waits to measure the device goes first."""
+        in_use.give_way(self.plan.device)
         self._asked_to_end()
 
     def _any_block(self) -> bool:

@@ -149,8 +149,7 @@ class World:
 
         def after_evaluation(windows: int) -> None:
             check()
-            if self.plan.device == "cpu":
-                in_use.give_way()
+            in_use.give_way(self.plan.device)
 
         def renderer() -> Renderer:
             return Renderer(self.plan, self.directory, after_evaluation, check, self._read_stage)
