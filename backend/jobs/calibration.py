@@ -42,25 +42,30 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
     key = "|".join(
         map(str, (torch.__version__, device_name(device), sha256[:16], precision, batch, torch.get_num_threads()))
     )
-    cache = _cached()
-    if key not in cache:
-        with in_use:  # others may have waited for the same measurement
-            cache = _cached()
-            if key not in cache:
-                if key in _too_large:  # else it would be tried again for every plan
-                    raise DeviceError(f"{device_name(device)} has too little memory for {batch} windows at a time.")
-                try:
-                    speed = measure(bundle, sha256, device, precision, batch)
-                except DeviceError:
-                    _too_large.add(key)
-                    raise
-                _remember(key, speed)
-                return speed
-    return Speed(**cache[key])
+    if speed := _known(key):
+        return speed
+    with in_use:
+        if speed := _known(key):  # others may have waited for the same measurement
+            return speed
+        try:
+            speed = measure(bundle, sha256, device, precision, batch)
+        except DeviceError as error:
+            _too_large[key] = str(error)
+            raise
+        _remember(key, speed)
+        return speed
 
 
-_too_large: set[str] = set()
-"""What did not fit into memory; only as long as this process lives, since others may have held it."""
+_too_large: dict[str, str] = {}
+"""What did not fit into memory, and the sentence; as long as this process lives, since others may have held it."""
+
+
+def _known(key: str) -> Speed | None:
+    """What was measured before; `DeviceError` if that did not fit, else it would be tried again for every plan."""
+    if key in _too_large:
+        raise DeviceError(_too_large[key])
+    found = _cached().get(key)
+    return Speed(**found) if found else None
 
 
 def measure(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -331,7 +330,7 @@ def draft_plan(job: Job) -> JobPlan:
     geometry = WindowGeometry(lattice, network.scale, network.context)
     if anchor and any(n * network.scale % lattice.stride for n in anchor):
         anchor = None
-    job = with_absolute_paths(job)
+    job = job.with_absolute_paths()
     paths = _result_paths(job, stages)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
@@ -372,19 +371,6 @@ def draft_plan(job: Job) -> JobPlan:
 def _result_paths(job: Job, stages: int) -> list[str]:
     paths = stage_paths(job.output, stages)
     return [*paths, *statistics_paths(paths[-1])] if job.samples > 1 else paths
-
-
-def with_absolute_paths(job: Job) -> Job:
-    """The same job, wherever it is resumed."""
-
-    def absolute(path: str) -> str:
-        return os.path.abspath(path)
-
-    executor = absolute(job.executor) if os.path.isfile(job.executor) else job.executor
-    folder = absolute(job.job_dir) if job.job_dir else None
-    return dataclasses.replace(
-        job, input=job.input and absolute(job.input), output=absolute(job.output), executor=executor, job_dir=folder
-    )
 
 
 def _four(extent: list[float]) -> tuple[float, float, float, float]:

@@ -19,7 +19,7 @@ from backend.cascade.engine import Sampling
 from backend.devices import choose_device, device_name
 from backend.errors import InputError, ModelError, PlanError
 from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
-from backend.jobs.plan import JobPlan, Product, StagePlan, checked, with_absolute_paths
+from backend.jobs.plan import JobPlan, Product, StagePlan, checked
 from backend.jobs.portions import block_windows
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
 from backend.protocol import Job
@@ -270,21 +270,20 @@ def lead_grid(inputs: tuple[SceneInput, ...], source_resolution: float | None, r
 def _job(wanted: SceneRequest) -> Job:
     """The part of the request that every job has."""
     first = wanted.inputs[0].path if wanted.inputs else ""
-    return with_absolute_paths(
-        Job(
-            first,
-            str(Path(wanted.output) / f"{wanted.targets[0]}.tif"),
-            None if wanted.extent is None else list(wanted.extent),
-            model=wanted.model,
-            source_resolution=wanted.source_resolution,
-            seed=wanted.seed,
-            steps=wanted.steps,
-            device=wanted.device,
-            precision=wanted.precision,
-            executor=wanted.executor,
-            job_dir=wanted.job_dir,
-        )
+    job = Job(
+        first,
+        str(Path(wanted.output) / f"{wanted.targets[0]}.tif"),
+        None if wanted.extent is None else list(wanted.extent),
+        model=wanted.model,
+        source_resolution=wanted.source_resolution,
+        seed=wanted.seed,
+        steps=wanted.steps,
+        device=wanted.device,
+        precision=wanted.precision,
+        executor=wanted.executor,
+        job_dir=wanted.job_dir,
     )
+    return job.with_absolute_paths()
 
 
 def _with_rasters(plan: ScenePlan) -> ScenePlan:

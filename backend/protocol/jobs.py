@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -103,6 +104,16 @@ class Job:
         if checked["stages"] is not None and checked["resolution"] is not None:
             raise FieldError("Give either a number of stages or a target resolution, not both.")
         return cls(**checked)
+
+    def with_absolute_paths(self) -> Job:
+        """The same job, wherever it is resumed."""
+        return dataclasses.replace(
+            self,
+            input=self.input and os.path.abspath(self.input),
+            output=os.path.abspath(self.output),
+            executor=os.path.abspath(self.executor) if os.path.isfile(self.executor) else self.executor,
+            job_dir=os.path.abspath(self.job_dir) if self.job_dir else None,
+        )
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain JSON values."""

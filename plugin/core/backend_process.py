@@ -92,9 +92,8 @@ class BackendProcess(QObject):
             self._send(protocol.notification("cancel", {"id": id_, "keep": keep}))
             verb = protocol.VERBS.get(self._waiting[id_].params.get("verb", ""))
             saves = verb and verb.saves and self._jobs()[:1] == [id_]
-            # a plan may hold the job up while it measures the device
-            saves = saves or any(request.method == "plan" for request in self._waiting.values())
-            grace = SAVE_GRACE_MS if saves else CANCEL_GRACE_MS
+            held_up = any(request.method == "plan" for request in self._waiting.values())  # it may measure the device
+            grace = SAVE_GRACE_MS if saves or held_up else CANCEL_GRACE_MS
             QTimer.singleShot(grace, partial(self._give_up, id_))
 
     @pyqtSlot()

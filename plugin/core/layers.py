@@ -98,9 +98,12 @@ def plain_file(layer: QgsRasterLayer) -> Optional[str]:
 
 def has_own_nodata(provider: QgsRasterDataProvider) -> bool:
     """Whether QGIS was told to take other values for nodata than the file does."""
-    return any(provider.userNoDataValues(band) or (
-        provider.sourceHasNoDataValue(band) and not provider.useSourceNoDataValue(band)
-    ) for band in _bands(provider))
+    return any(provider.userNoDataValues(band) or _is_switched_off(provider, band) for band in _bands(provider))
+
+
+def _is_switched_off(provider: QgsRasterDataProvider, band: int) -> bool:
+    """Whether the file has a nodata value that QGIS was told to ignore."""
+    return provider.sourceHasNoDataValue(band) and not provider.useSourceNoDataValue(band)
 
 
 def _bands(provider: QgsRasterDataProvider) -> range:
@@ -270,7 +273,7 @@ def _tell_what_it_is(path: str, grid: SnapshotGrid, provider: QgsRasterDataProvi
     for band in _bands(provider):
         if given:
             dataset.GetRasterBand(band).SetNoDataValue(min(given)[0])
-        elif has_own_nodata(provider) and not provider.useSourceNoDataValue(band):
+        elif _is_switched_off(provider, band):
             dataset.GetRasterBand(band).DeleteNoDataValue()
 
 
