@@ -131,7 +131,11 @@ class RasterSource:
                 f"{path} is of the format {opened.driver}, which is not read directly. Save it as GeoTIFF first."
             )
         if opened.count == 0:
-            raise InputError(f"{path} has no raster bands of its own; choose one of its sub-datasets.")
+            first = next(iter(opened.subdatasets), path)
+            raise InputError(
+                f"{path} holds several rasters. Load the one you want in QGIS, or save it as GeoTIFF first, for instance:"
+                f" gdal_translate '{first}' one.tif"
+            )
         return opened
 
     def _native_grid(self, pixel_size_m: float | None) -> Grid:

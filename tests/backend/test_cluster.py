@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from rasterio.errors import RasterioError
 
-from backend.errors import Cancelled, ExecutorError, NetworkOutputError
+from backend.errors import Cancelled, ExecutorError, NetworkOutputError, PlanError
 from backend.jobs import cluster as cluster_module
+from backend.jobs import portions
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of
 from backend.jobs.runner import JobRun, resume
 from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
-from backend.jobs.worker import Probe
+from backend.jobs.worker import Probe, forget
 from backend.protocol import Job, default_job_folder
 
 from .conftest import keep_on, read, run, small_job
@@ -187,6 +188,27 @@ def test_a_client_that_dies_leaves_the_cluster_idle_and_a_job_that_can_be_resume
     equal(result, whole)
 
 
+def test_a_cancelled_block_is_given_up_in_its_middle(own_cluster, small_model, make_raster, tmp_path, monkeypatch):
+    """A worker that went on to the block's end would be lost to others for that long: here more than ten minutes."""
+    monkeypatch.setattr(portions, "BLOCK_SECONDS", 3600.0)
+    own_cluster.add_worker()
+    source = make_raster(height=200, width=200)
+    started: list[float] = []
+
+    with distributed.Client(own_cluster.address, timeout=60) as client:
+
+        def check():
+            if any(key.startswith("metaearth-") for keys in client.processing().values() for key in keys):
+                started.append(time.monotonic())
+            if started and time.monotonic() > started[0] + 2:  # it is past the reading, in the network
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            run(small_model, source, tmp_path / "out.tif", steps=1000, executor=own_cluster.address, check=check)
+        assert client.submit(forget, pure=False).result(timeout=60) is None  # waits for the block
+    assert not (tmp_path / "out.tif.metaearth-job").exists()
+
+
 def test_cancel_stops_the_workers_and_leaves_nothing(two_workers, small_model, scene, tmp_path):
     source, _ = scene
     stop = threading.Event()
@@ -276,11 +298,16 @@ def test_workers_that_come_later_are_asked_too(two_workers, small_model, make_ra
 
 @pytest.mark.parametrize(
     ("address", "sentence"),
-    [("tcp://127.0.0.1:9", "No Dask scheduler answers at tcp://127.0.0.1:9"), ("missing.json", "No Dask scheduler")],
+    [
+        ("tcp://127.0.0.1:9", "No Dask scheduler answers at tcp://127.0.0.1:9"),
+        ("missing.json", "No Dask scheduler"),
+        ("local:0", "executor 'local:0' is not understood"),
+        ("local:two", "executor 'local:two' is not understood"),
+    ],
 )
 def test_a_cluster_that_is_not_there_is_a_sentence(small_model, scene, tmp_path, monkeypatch, address, sentence):
     monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
-    with pytest.raises(ExecutorError, match=sentence):
+    with pytest.raises((ExecutorError, PlanError), match=sentence):
         run(small_model, scene[0], tmp_path / "out.tif", executor=address)
     assert list(tmp_path.iterdir()) == []
 

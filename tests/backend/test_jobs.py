@@ -42,7 +42,7 @@ from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.executors import LocalExecutor
 from backend.jobs.plan import JobPlan, make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.protocol import default_job_folder
+from backend.protocol import WRITING, default_job_folder
 
 from .conftest import keep_on, read, run, small_job
 
@@ -425,6 +425,24 @@ def test_samples_that_were_asked_for_later_are_not_forgotten_by_a_resumption(sma
             run(small_model, source, tmp_path / "out.tif", check=stop_after(calls), samples=samples)
     result = resume(Path(default_job_folder(str(tmp_path / "out.tif"))), lambda p: None, keep_on)
     assert len(result.statistics) == 2 and all(Path(path).is_file() for path in result.statistics)
+
+
+def test_a_disk_that_fills_up_while_statistics_are_written_costs_nothing(small_model, make_raster, tmp_path, tiny_disk):
+    source, job_dir, filler = make_raster(), tiny_disk / "job", tiny_disk / "filler"
+    whole = run(small_model, source, tmp_path / "whole.tif", samples=2)
+
+    def fill_up(progress):
+        if progress.message == WRITING and not filler.exists():
+            filler.write_bytes(b"1" * (shutil.disk_usage(tiny_disk).free - (50 << 10)))
+
+    with pytest.raises(DiskFullError, match=r"disk is full while writing .*What is finished is kept in"):
+        run(small_model, source, tmp_path / "out.tif", fill_up, samples=2, job_dir=str(job_dir))
+    assert sorted(path.name for path in tmp_path.glob("out*")) == []
+    filler.unlink()
+    result = resume(job_dir, lambda p: None, keep_on)
+    assert result.blocks_resumed == 2 * len(make_plan(small_job(small_model, source, tmp_path / "x.tif")).blocks(1))
+    for made, expected in zip(result.statistics, whole.statistics):
+        np.testing.assert_array_equal(read(made), read(expected))
 
 
 def test_a_source_that_changed_after_the_last_block_is_not_measured(small_model, make_raster, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from affine import Affine
 
 from backend.__main__ import main
 from backend.diffusion.flow import adams_bashforth, noised
-from backend.errors import InputError, Interrupted, ModelError
+from backend.errors import DeviceError, InputError, Interrupted, ModelError
 from backend.jobs.directory import JobDirectory
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
@@ -678,25 +678,74 @@ def test_the_usual_modalities_are_made_only_where_none_are_named():
     assert wanted(targets=["rgb"], other_targets=["dem", "rgb"]) == ("rgb", "dem")
 
 
-def test_windows_are_the_same_in_any_company(scene_model):
-    """Windows of several kinds at once, in batches of three, one of which is filled up."""
-    rng = np.random.default_rng(0)
-    engines = [SceneEngine(scene_model, scene_model.sha256(), 2, "cpu", torch.float32, batch) for batch in (1, 3)]
-    half = np.zeros((64, 64), bool)
-    half[:, :32] = True
+HALF = np.zeros((64, 64), bool)
+HALF[:, :32] = True
+
+
+def scene_engine(bundle, batch=1, dtype=torch.float32) -> SceneEngine:
+    return SceneEngine(bundle, bundle.sha256(), 2, "cpu", dtype, batch)
+
+
+@pytest.fixture
+def windows(scene_model) -> list[Window]:
+    """Seven, of two kinds in turns: RGB guides, and beside it half of the near infrared is known."""
+    rng, engine = np.random.default_rng(0), scene_engine(scene_model)
 
     def window(number):
         pictures = rng.uniform(-1, 1, (2, 3, 64, 64)).astype(np.float32)
         observed = [Observed("rgb", pictures[0], np.ones((64, 64), bool))]
         if number % 2:
-            observed.append(Observed("nir", pictures[1], half))
-        return Window(observed, [engines[0].window_noise(number, m, 0, 0) for m in ("nir", "pan")])
+            observed.append(Observed("nir", pictures[1], HALF))
+        return Window(observed, [engine.window_noise(number, m, 0, 0) for m in ("nir", "pan")])
 
-    windows = [window(number) for number in range(7)]
+    return [window(number) for number in range(7)]
+
+
+def test_windows_are_the_same_in_any_company(scene_model, windows):
+    """Windows of several kinds at once, in batches of three, one of which is filled up."""
+    engines = [scene_engine(scene_model, batch) for batch in (1, 3)]
     alone, together = (engine.windows(windows, ["nir", "pan"], 5.0) for engine in engines)
     np.testing.assert_allclose(alone, together, atol=2e-5)
-    np.testing.assert_array_equal(together[1, 0][:, half], windows[1].observed[1].picture[:, half])
+    np.testing.assert_array_equal(together[1, 0][:, HALF], windows[1].observed[1].picture[:, HALF])
     assert [engine.evaluations for engine in engines] == [14, 14]
+
+
+@pytest.mark.parametrize("limit", [2, 0])
+def test_too_small_memory_halves_the_batch_down_to_a_sentence(scene_model, windows, monkeypatch, limit):
+    engine, velocity = scene_engine(scene_model, 4), SceneNetwork.forward
+    expected = scene_engine(scene_model, 2).windows(windows, ["nir", "pan"], 5.0)
+
+    def small(network, streams):
+        if len(streams.latents) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return velocity(network, streams)
+
+    monkeypatch.setattr(SceneNetwork, "forward", small)
+    if limit == 0:
+        with pytest.raises(DeviceError, match="too small for one window"):
+            engine.windows(windows, ["nir", "pan"], 5.0)
+        return
+    np.testing.assert_array_equal(engine.windows(windows, ["nir", "pan"], 5.0), expected)
+    assert engine.batch == limit
+
+
+def test_what_is_no_number_in_bfloat16_is_made_in_float32(scene_model, windows, monkeypatch):
+    """Only those windows, and only they: the next ones are tried in bfloat16 again."""
+    expected = scene_engine(scene_model).windows(windows, ["nir", "pan"], 5.0)
+    engine, original = scene_engine(scene_model, dtype=torch.bfloat16), SceneEngine._one_batch
+    usual = engine.windows(windows, ["nir", "pan"], 5.0)
+    overflows = windows[2]
+
+    def overflowing(self, some, *arguments):
+        made = original(self, some, *arguments)
+        return made * np.nan if some[0] is overflows and self.dtype == torch.bfloat16 else made
+
+    monkeypatch.setattr(SceneEngine, "_one_batch", overflowing)
+    made = engine.windows(windows, ["nir", "pan"], 5.0)
+    np.testing.assert_array_equal(made[2], expected[2])
+    others = [0, 1, 3, 4, 5, 6]
+    np.testing.assert_array_equal(made[others], usual[others])
+    assert not np.array_equal(usual[others], expected[others]) and engine.dtype == torch.bfloat16
 
 
 def test_a_picture_of_a_map_is_no_map(make_raster):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
+from rasterio.shutil import copy
 
 from backend.errors import InputError, MissingCrsError
 from backend.raster.grid import Region
@@ -154,6 +155,28 @@ def test_files_that_are_no_rasters_are_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"There is no file|cannot be read as a raster"):
+        RasterSource(str(path))
+
+
+def test_a_file_that_ends_early_is_told_with_the_place(make_raster, tmp_path):
+    """The header is whole, pixels are missing: as of a download that broke off."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 600, 600))
+    copy(make_raster(values=values), tmp_path / "whole.tif", driver="COG")
+    whole = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    sentence = r"cut.tif is damaged: it cannot be read at rows 500 to 600, columns 0 to 600"
+    with RasterSource(str(tmp_path / "cut.tif")) as source, pytest.raises(InputError, match=sentence):
+        source.read(Region(500, 0, 600, 600))
+
+
+def test_a_file_of_several_rasters_tells_how_to_get_at_one(make_raster, tmp_path):
+    path = tmp_path / "two.gpkg"
+    with rasterio.open(make_raster()) as one:
+        profile = {**one.meta, "driver": "GPKG"}
+        for table, append in (("one", "NO"), ("two", "YES")):
+            with rasterio.open(path, "w", RASTER_TABLE=table, APPEND_SUBDATASET=append, **profile) as dataset:
+                dataset.write(one.read())
+    with pytest.raises(InputError, match=r"holds several rasters.*gdal_translate 'GPKG:.*two.gpkg:one' one.tif"):
         RasterSource(str(path))
 
 
