@@ -3,13 +3,14 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from osgeo import gdal
 from qgis.core import QgsApplication, QgsProject, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
-from qgis.PyQt.QtWidgets import QTextBrowser
+from qgis.PyQt.QtWidgets import QPushButton, QTextBrowser
 from qgis_support import backend_children, events_until, show, wait_for, write_raster
 
 
@@ -132,6 +133,50 @@ def test_another_seed_renews_the_preview(dock):
     first = dock.picture._after
     dock.form.roll()
     events_until(lambda: dock.picture._after != first)
+
+
+def test_a_seed_stays_for_the_next_run_as_long_as_it_is_locked(dock):
+    for locked in (True, False):
+        dock.form.seed_row.lock_button.setChecked(locked)
+        planned(dock)
+        dock.run()
+        events_until(lambda: not dock.runs)
+        assert (dock.form.seed_box.value() == 0) is locked
+
+
+def test_the_last_stage_alone_can_be_loaded(dock, tmp_path):
+    dock.form.stages_box.setValue(2)
+    dock.form.load_box.setCurrentIndex(dock.form.load_box.findData(True))
+    planned(dock)
+    dock.run()
+    events_until(lambda: not dock.runs)
+    assert [name for name in layers() if "synthetic" in name] == ["scene – 0.625 m, tiny, seed 0 (synthetic)"]
+    assert sorted(path.name for path in tmp_path.glob("scene_*.tif")) == [
+        "scene_0.625m_seed0.tif", "scene_0.625m_seed0_stage1.tif"]
+
+
+def test_the_source_is_shown_left_of_the_pointer(module, window, tmp_path):
+    for name, colour in (("red", (250, 10, 10)), ("blue", (10, 10, 250))):
+        dataset = gdal.Open(write_raster(tmp_path / f"{name}.tif", 48), gdal.GA_Update)
+        for band, value in enumerate(colour, start=1):
+            dataset.GetRasterBand(band).Fill(value)
+        dataset.FlushCache()
+    source, _ = (show(window, str(tmp_path / f"{name}.tif"), name) for name in ("red", "blue"))
+    canvas = window.canvas
+    tool = module("plugin.gui.swipe").SwipeTool(canvas)
+    tool.set_layer(source)
+    canvas.setMapTool(tool)
+    line, middle = canvas.width() // 4, canvas.height() // 2
+    QTest.mouseMove(canvas.viewport(), QPoint(line, middle))
+
+    def shown():
+        picture = canvas.viewport().grab().toImage()
+        colours = [picture.pixelColor(QPoint(column, middle)) for column in (line - 30, line + 30)]
+        return [(colour.red() > 200, colour.blue() > 200) for colour in colours]
+
+    events_until(lambda: shown() == [(True, False), (False, True)])
+    canvas.unsetMapTool(tool)
+    events_until(lambda: shown() == [(False, True)] * 2)
 
 
 def test_the_line_of_a_preview_moves(dock):
@@ -296,14 +341,21 @@ def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, modul
     assert job_folders(tmp_path) == []
 
 
-def test_discarded_jobs_are_gone(dock, module, window, tmp_path):
+def test_what_is_finished_of_an_offered_job_is_deleted_on_request(dock, module, metaearth, window, tmp_path):
     long_job(dock, window, tmp_path)
     events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
     dock.stop(keep=True)
     events_until(lambda: not dock.runs)
-    job = module("backend.protocol").UnfinishedJob(str(tmp_path / job_folders(tmp_path)[0]), "", "", "")
-    module("plugin.core.unfinished").discard(job, dock)
-    wait_for(lambda: events_until(lambda: not job_folders(tmp_path)), 20)
+    plugin = metaearth.classFactory(SimpleNamespace(messageBar=lambda: window.messages, mainWindow=lambda: window))
+    plugin.provider = QgsApplication.processingRegistry().providerById("metaearth")
+    job = module("backend.protocol").UnfinishedJob(str(tmp_path / job_folders(tmp_path)[0]), "", "out.tif", "today")
+    plugin._show_unfinished([job])
+    message = window.messages.currentItem()
+    assert "A job was interrupted (today): out.tif." in message.text()
+    (button,) = [found for found in message.findChildren(QPushButton) if found.text() == "Delete what is finished"]
+    button.click()
+    assert window.messages.currentItem() is None
+    events_until(lambda: not job_folders(tmp_path))
 
 
 def test_the_last_run_can_be_copied_and_is_in_the_history(dock, layer, scene):
