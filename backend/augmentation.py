@@ -34,7 +34,8 @@ from backend.raster.averaging import area_average
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
 from backend.raster.output import hole_marks, to_type, write_block
-from backend.raster.source import Pixels, RasterSource, resolution_without_crs
+from backend.raster.pixels import Pixels
+from backend.raster.source import RasterSource, resolution_without_crs
 from backend.raster.stretch import even_stretch
 from backend.scene.modality import modality_as_known
 from backend.scene.picture import translate_picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 
@@ -86,13 +85,3 @@ class Turns:
 
 in_use = Turns()
 """Held by a job while it computes, and by whoever measures how fast the device is."""
-
-
-def device_memory_bytes(device: str) -> int:
-    """Memory of the GPU, or of the machine; 0 if it cannot be told."""
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

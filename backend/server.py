@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from backend import protocol
-from backend.devices import choose_device, device_memory_bytes, device_name
+from backend.devices import choose_device, device_name
 from backend.diagnosis import diagnose
 from backend.errors import Cancelled, Interrupted, MetaEarthError, PlanError
 from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
+from backend.memory import device_memory_bytes
 from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace

@@ -23,9 +23,9 @@ MODULES = {
     "train": "backend.training.verbs",
     "augment": "backend.evaluation.verbs",
     "evaluate": "backend.evaluation.verbs",
-    "translate": "backend.scene.verbs",
-    "generate-pair": "backend.scene.verbs",
-    "embed": "backend.scene.embedding_verb",
+    "translate": "backend.jobs.scene_verbs",
+    "generate-pair": "backend.jobs.scene_verbs",
+    "embed": "backend.jobs.embedding_verb",
 }
 """Where each verb's function of its name is; loaded when it is called."""
 

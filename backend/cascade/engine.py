@@ -1,4 +1,4 @@
-"""The network at work on one window: encode once, sample, return source units."""
+"""The network at work on windows: encode once, sample; values in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from torch import Tensor
 from backend.devices import fix_arithmetic
 from backend.diffusion.losses import data_prediction
 from backend.diffusion.samplers import Level, ddim, dpm_solver_pp_2m, leading_levels, log_snr_levels
-from backend.errors import DeviceError, NetworkOutputError
+from backend.errors import NetworkOutputError
+from backend.memory import halved, moved, out_of_memory
 from backend.models.bundle import Bundle, find_bundle
 from backend.models.cascade_network import CascadeNetwork, Condition, upsample
 
 Values = NDArray[np.float32]
-
-
-TOO_SMALL = "The GPU's memory is too small for one window. Choose the CPU as device."
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,7 @@ class Sampling:
 def load_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> CascadeNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
     fix_arithmetic()
-    try:
-        return find_bundle(folder).load(dtype).to(device)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError("The GPU's memory is too small for this model. Choose the CPU as device.") from error
+    return moved(find_bundle(folder).load(dtype), device)
 
 
 @dataclass
@@ -92,10 +87,7 @@ class Engine:
             self._use(torch.float32)
             images[wrong] = self._in_batches(lows[wrong], noises[wrong], ground_resolution_m)
             self._use(self.dtype)
-            wrong = [k for k in wrong if not np.isfinite(images[k]).all()]
-        if wrong:
-            raise NetworkOutputError("The network returned values that are not numbers.")
-        return images
+        return finite(images)
 
     def _in_batches(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
         """All windows, ``batch`` at a time; after an out-of-memory error with half as many, down to one."""
@@ -108,11 +100,7 @@ class Engine:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            # the except block is left first: its traceback holds the tensors
-            if self.batch == 1:
-                raise DeviceError(TOO_SMALL)
-            torch.cuda.empty_cache()
-            self.batch //= 2
+            self.batch = halved(self.batch)
         return np.stack(done)
 
     @torch.inference_mode()
@@ -161,11 +149,11 @@ class Engine:
         self.on_evaluation(windows)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch, cuDNN or cuBLAS mean that memory is too small."""
-    text = str(error)
-    spellings = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
+def finite(values: Values) -> Values:
+    """The same values; `NetworkOutputError` if some are no numbers."""
+    if not np.isfinite(values).all():
+        raise NetworkOutputError("The network returned values that are not numbers.")
+    return values
 
 
 def back_project(generated: Values, low: Values, scale: int, strength: float) -> Values:

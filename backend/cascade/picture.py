@@ -12,7 +12,7 @@ from backend.cascade.engine import Engine
 from backend.cascade.windows import CascadeWindows, StageSettings
 from backend.models.bundle import ModelConfig
 from backend.raster.grid import Region
-from backend.raster.source import Pixels, read_reflected
+from backend.raster.pixels import Pixels, read_reflected
 from backend.raster.stretch import Stretch, identity_stretch
 from backend.tiling.blocks import BlockRenderer
 from backend.tiling.geometry import Block, WindowGeometry

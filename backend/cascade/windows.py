@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from backend.cascade.engine import Engine, back_project, from_three_bands, to_three_bands
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
-from backend.raster.source import Pixels
+from backend.raster.pixels import Read
 from backend.raster.stretch import Stretch
 from backend.tiling.blocks import Place
 from backend.tiling.geometry import WindowGeometry
@@ -39,7 +38,7 @@ class CascadeWindows:
     """The `WindowMaker` of a stage; ``read`` gives the stage's input by region."""
 
     def __init__(
-        self, engine: Engine, read: Callable[[Region], Pixels], settings: StageSettings, bands: int
+        self, engine: Engine, read: Read, settings: StageSettings, bands: int
     ) -> None:
         self.engine, self.read, self.settings, self.bands = engine, read, settings, bands
 
@@ -51,7 +50,7 @@ class CascadeWindows:
     def valid(self, region: Region) -> NDArray[np.bool_]:
         """Valid is what the input says, pixel by pixel."""
         scale = self.settings.geometry.scale
-        cover = Region(region.top // scale, region.left // scale, -(-region.bottom // scale), -(-region.right // scale))
+        cover = region.scaled_down(scale)
         valid = self.read(cover).valid.repeat(scale, axis=0).repeat(scale, axis=1)
         return valid[region.relative_to(cover.scaled(scale)).slices()]
 

@@ -13,7 +13,7 @@ from backend.cascade.engine import Engine, back_project
 from backend.cascade.picture import Manner, render_picture, render_stages
 from backend.models.cascade_network import upsample
 from backend.progress import Check, go_on
-from backend.raster.source import Pixels as Masked
+from backend.raster.pixels import Pixels as Masked
 from backend.raster.stretch import identity_stretch
 from backend.training.objective import regress
 

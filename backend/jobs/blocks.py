@@ -12,7 +12,7 @@ from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
-from backend.raster.source import Pixels, read_reflected
+from backend.raster.pixels import Pixels, read_reflected
 from backend.tiling.geometry import Block
 
 

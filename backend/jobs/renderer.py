@@ -16,14 +16,11 @@ from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobD
 from backend.jobs.plan import JobPlan
 from backend.jobs.work import open_work
 from backend.models.bundle import Bundle
-from backend.raster.grid import Region
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import tags_of
-from backend.raster.source import Pixels
+from backend.raster.pixels import Read
 from backend.tiling.blocks import BlockRenderer, Edges, RenderedBlock
 from backend.tiling.geometry import Block
-
-Read = Callable[[Region], Pixels]
 
 
 @dataclass(frozen=True)

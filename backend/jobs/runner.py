@@ -12,8 +12,8 @@ import numpy as np
 
 from backend.devices import device_name, in_use, use_threads
 from backend.errors import Cancelled, InputError, OutputError
-from backend.evaluation.consistency import consistency_psnr
 from backend.files import writing
+from backend.jobs.consistency import consistency_psnr
 from backend.jobs.directory import JobDirectory, part_of
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import JobPlan
@@ -21,7 +21,7 @@ from backend.jobs.portions import LOCAL, executor_of
 from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan
-from backend.processes import peak_memory_bytes
+from backend.memory import peak_memory_bytes
 from backend.protocol import WRITING, JobResult, Progress
 from backend.raster.output import remove_unfinished, write_cog
 from backend.raster.source import RasterSource

@@ -15,7 +15,7 @@ from backend.jobs.renderer import halo_name
 from backend.raster import provenance
 from backend.raster.mosaic import Mosaic
 from backend.raster.output import colour_interpretation, write_block, write_cog, write_mosaic
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels
 from backend.tiling.geometry import Block
 
 FLOAT = np.dtype("float32")

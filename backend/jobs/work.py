@@ -14,14 +14,13 @@ from backend.cascade.windows import CascadeWindows, StageSettings
 from backend.jobs.plan import JobPlan
 from backend.jobs.scene_plan import ScenePlan
 from backend.models.bundle import Bundle, as_cascade, as_scene
-from backend.raster.grid import Region
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.pixels import Read
+from backend.raster.source import RasterSource
 from backend.scene.engine import SceneEngine
 from backend.scene.modality import Modality
 from backend.scene.windows import SceneSettings, SceneWindows
 from backend.tiling.blocks import BlockRenderer
 
-Read = Callable[[Region], Pixels]
 Fingerprint = dict[str, list[int]]
 
 

@@ -41,6 +41,10 @@ class Region:
         """The same ground on a grid ``factor`` times finer."""
         return Region(self.top * factor, self.left * factor, self.bottom * factor, self.right * factor)
 
+    def scaled_down(self, factor: int) -> Region:
+        """The pixels of a grid ``factor`` times coarser that it touches."""
+        return Region(self.top // factor, self.left // factor, -(-self.bottom // factor), -(-self.right // factor))
+
     def intersection(self, other: Region) -> Region:
         """What both have; of no height or width if that is nothing."""
         top, left = max(self.top, other.top), max(self.left, other.left)
@@ -85,6 +89,11 @@ class Grid:
             self.crs,
             self.pixel_size_m / factor,
         )
+
+    def zoom_out(self, factor: float) -> Grid:
+        """The grid whose pixels are ``factor`` times larger: same first corner, the last may reach over the edge."""
+        rows, cols = (math.ceil(n / factor) for n in (self.height, self.width))
+        return Grid(rows, cols, self.transform @ Affine.scale(factor), self.crs, self.pixel_size_m * factor)
 
     def crop(self, region: Region) -> Grid:
         """The grid of some of the pixels."""

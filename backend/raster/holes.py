@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.fill import fillnodata
 
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels
 
 
 def fill_holes(pixels: Pixels) -> NDArray[np.float32]:

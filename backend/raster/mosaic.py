@@ -12,7 +12,8 @@ from rasterio.windows import Window
 
 from backend.errors import OutputError
 from backend.raster.grid import Grid, Region
-from backend.raster.source import GDAL_OPTIONS, Pixels, read_reflected
+from backend.raster.pixels import Pixels, read_reflected
+from backend.raster.source import GDAL_OPTIONS
 
 
 class Mosaic:

@@ -20,7 +20,8 @@ from rasterio.shutil import copy as copy_raster
 
 from backend.files import complete_file, to_disk, writing
 from backend.raster.grid import Grid, Region
-from backend.raster.source import GDAL_OPTIONS, Pixels
+from backend.raster.pixels import Pixels
+from backend.raster.source import GDAL_OPTIONS
 
 GDAL_TYPES = {
     "uint8": "Byte",

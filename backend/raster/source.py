@@ -6,9 +6,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +23,7 @@ from rasterio.windows import Window
 from backend.errors import InputError, MissingCrsError
 from backend.protocol import ANCHOR_TAG, RASTER_DRIVERS
 from backend.raster.grid import Grid, Region, ground_resolution_m
+from backend.raster.pixels import Pixels, read_reflected
 from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
 
 GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_CACHEMAX": 32}
@@ -33,36 +32,6 @@ SAMPLE_SIDE = 1024
 
 # a raster without place is told of by our own sentence, where it matters
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Values in source units, (bands, rows, cols) float32, and which of them are valid, (rows, cols)."""
-
-    values: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-
-
-def symmetric_indices(start: int, stop: int, length: int) -> NDArray[np.int64]:
-    """Indices [start, stop) reflected into [0, length) at both ends, edge pixels repeated once."""
-    folded = np.arange(start, stop, dtype=np.int64) % (2 * length)
-    return np.minimum(folded, 2 * length - 1 - folded)
-
-
-def reflected_region(region: Region, grid_region: Region) -> Region:
-    """The part of the grid that a read of ``region`` touches, reflections at the grid's edges included."""
-    rows = symmetric_indices(region.top, region.bottom, grid_region.height)
-    cols = symmetric_indices(region.left, region.right, grid_region.width)
-    return Region(int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1)
-
-
-def read_reflected(region: Region, grid: Region, read_inside: Callable[[Region], Pixels]) -> Pixels:
-    """``read_inside`` for a region that may lie partly outside the grid: pixels beyond its edges are reflected."""
-    inside = reflected_region(region, grid)
-    pixels = read_inside(inside)
-    rows = symmetric_indices(region.top, region.bottom, grid.height) - inside.top
-    cols = symmetric_indices(region.left, region.right, grid.width) - inside.left
-    return Pixels(pixels.values[:, rows][:, :, cols], pixels.valid[rows][:, cols])
 
 
 def resolution_without_crs(path: str | Path, given: float | None) -> float | None:
@@ -133,8 +102,8 @@ class RasterSource:
         if opened.count == 0:
             first = next(iter(opened.subdatasets), path)
             raise InputError(
-                f"{path} holds several rasters. Load the one you want in QGIS, or save it as GeoTIFF first, for instance:"
-                f" gdal_translate '{first}' one.tif"
+                f"{path} holds several rasters. Load the one you want in QGIS, or save it as GeoTIFF first, for"
+                f" instance: gdal_translate '{first}' one.tif"
             )
         return opened
 

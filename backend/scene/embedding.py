@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 
 from backend.errors import InputError
 from backend.models.bundle import SceneModelConfig
 from backend.progress import Check, Report, go_on, watched
 from backend.raster.grid import Grid, Region
-from backend.raster.source import Pixels, resolution_without_crs
+from backend.raster.pixels import Pixels
+from backend.raster.source import resolution_without_crs
 from backend.scene.engine import Observed, SceneEngine
 from backend.scene.modality import Modality
 from backend.scene.reading import ModalityRaster
@@ -55,19 +55,6 @@ def chip_lattice(config: SceneModelConfig, grid: Grid) -> TokenLattice:
     if max(grid.height, grid.width) > tile:
         return token_lattice(config)
     return TokenLattice(tile // config.network.pixels_a_token, 0, 0)
-
-
-def token_grid(grid: Grid, pixels_a_token: int) -> Grid:
-    """The grid of the tokens: same first corner, the last ones may reach over the raster's edge."""
-    rows, cols = (-(-n // pixels_a_token) for n in (grid.height, grid.width))
-    transform = grid.transform @ Affine.scale(pixels_a_token)
-    return Grid(rows, cols, transform, grid.crs, grid.pixel_size_m * pixels_a_token)
-
-
-def token_region(region: Region, pixels_a_token: int) -> Region:
-    """The tokens that have a part in some pixels."""
-    p = pixels_a_token
-    return Region(region.top // p, region.left // p, -(-region.bottom // p), -(-region.right // p))
 
 
 @dataclass(frozen=True)
@@ -132,7 +119,7 @@ def count_windows(lattice: Lattice, region: Region) -> int:
 def chip_vector(engine: SceneEngine, raster: ModalityRaster, blocks: int | None = None, check: Check = go_on) -> Values:
     """(features,) float32: the mean over the tokens of a chip that show anything."""
     config, grid = engine.config, raster.source.grid
-    tokens = token_grid(grid, config.network.pixels_a_token).region
+    tokens = grid.zoom_out(config.network.pixels_a_token).region
     readers: Readers = {raster.modality.id: (raster.modality, raster.read)}
     windows = TokenWindows(engine, readers, chip_lattice(config, grid), grid.pixel_size_m, blocks)
     found = [pixels.values[:, pixels.valid] for _, pixels in strips(windows, tokens, check)]

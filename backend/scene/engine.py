@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backend.cascade.engine import TOO_SMALL, out_of_memory
+from backend.cascade.engine import finite
 from backend.devices import fix_arithmetic
 from backend.diffusion.flow import adams_bashforth
-from backend.errors import DeviceError, NetworkOutputError
+from backend.errors import DeviceError
+from backend.memory import TOO_SMALL, halved, moved, out_of_memory
 from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.tiling.noise import noise_field
@@ -61,10 +62,7 @@ class Window:
 def load_scene_network(folder: str, sha256: str, device: str, dtype: torch.dtype) -> SceneNetwork:
     """The network of the bundle in ``folder``, kept for the next job; ``sha256`` tells a changed bundle."""
     fix_arithmetic()
-    try:
-        return find_scene_bundle(folder).load(dtype).to(device)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError("The GPU's memory is too small for this model. Choose the CPU as device.") from error
+    return moved(find_scene_bundle(folder).load(dtype), device)
 
 
 def noise_key(modality: str) -> int:
@@ -129,7 +127,7 @@ class SceneEngine:
                 made[wrong] = self.windows([windows[k] for k in wrong], targets, ground_resolution_m)
             finally:
                 self.dtype = usual
-        return _finite(made)
+        return finite(made)
 
     @torch.inference_mode()
     def tokens(self, observed: list[Observed], ground_resolution_m: float, blocks: int | None = None) -> Values:
@@ -142,13 +140,13 @@ class SceneEngine:
             mean = self._tokens(observed, ground_resolution_m, blocks)
         except RuntimeError as error:
             if out_of_memory(error):
-                raise DeviceError(TOO_SMALL) from error
+                raise DeviceError(TOO_SMALL.format("one window")) from error
             raise
         self.seconds_network += time.monotonic() - began
         self.evaluations += 1
         self.on_evaluation(1)
         side = self.config.network.tile // self.config.network.pixels_a_token
-        return _finite(mean.reshape(-1, side, side))
+        return finite(mean.reshape(-1, side, side))
 
     def _tokens(self, observed: list[Observed], ground_resolution_m: float, blocks: int | None) -> Values:
         with self._autocast():
@@ -173,11 +171,7 @@ class SceneEngine:
                 raise
         finally:
             self.seconds_network += time.monotonic() - began
-        # the except block is left first: its traceback holds the tensors
-        if self.batch == 1:
-            raise DeviceError(TOO_SMALL)
-        torch.cuda.empty_cache()
-        self.batch //= 2
+        self.batch = halved(self.batch)
         return None
 
     def _one_batch(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values:
@@ -250,9 +244,3 @@ class SceneEngine:
             latents = self._encode(self._stacked([[p.picture] for p in parts]))[:, 0]
             found[targets.index(part.modality)] = latents, (F.avg_pool2d(masks, fold) == 1).to(self.device)
         return found
-
-
-def _finite(values: Values) -> Values:
-    if not np.isfinite(values).all():
-        raise NetworkOutputError("The network returned values that are not numbers.")
-    return values

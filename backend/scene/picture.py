@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from backend.models.bundle import SceneModelConfig
 from backend.progress import Check, go_on
 from backend.raster.grid import Region
-from backend.raster.source import Pixels, read_reflected
+from backend.raster.pixels import Pixels, read_reflected
 from backend.scene.engine import SceneEngine
 from backend.scene.modality import Modality
 from backend.scene.windows import SceneSettings, SceneWindows

@@ -8,7 +8,8 @@ import numpy as np
 
 from backend.errors import InputError
 from backend.raster.grid import Grid, Region
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.pixels import Pixels
+from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch, even_stretch
 from backend.scene.modality import Modality
 

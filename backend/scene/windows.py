@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +9,14 @@ from numpy.typing import NDArray
 
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels, Read
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import Modality
 from backend.tiling.geometry import WindowGeometry
 
 Values = NDArray[np.float32]
-Read = Callable[[Region], Pixels]
-"""A region in the modality's unit; may lie partly outside the raster."""
 Readers = dict[str, tuple[Modality, Read]]
-"""What is known of a scene, by modality."""
+"""What is known of a scene, by modality, in its unit; a region may lie partly outside the raster."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backend.devices import use_threads
 from backend.raster.grid import Region
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels
 from backend.tiling.geometry import Block, WindowGeometry
 
 Values = NDArray[np.float32]

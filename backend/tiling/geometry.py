@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.raster.grid import Grid, Region
-from backend.raster.source import reflected_region
+from backend.raster.pixels import reflected_region
 from backend.tiling.lattice import Lattice
 
 

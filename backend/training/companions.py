@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from backend.errors import InputError
 from backend.raster.averaging import area_average
 from backend.raster.grid import Region
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.pixels import Pixels
+from backend.raster.source import RasterSource
 from backend.scene.drawing import VECTORS, draw_map, read_features
 from backend.scene.modality import Modality, find_modality
 from backend.scene.reading import ModalityRaster

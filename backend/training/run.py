@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from backend.errors import PlanError
+from backend.memory import peak_memory_bytes
 from backend.models.bundle import AnyConfig, Bundle, SceneModelConfig, find_any_bundle
-from backend.processes import peak_memory_bytes
 from backend.progress import Check, Report, go_on, silent
 from backend.training.processes import Processes, joined
 from backend.training.settings import TrainingSettings, changed

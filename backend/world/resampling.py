@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.raster.grid import Region
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels, Read
 
 Values = NDArray[np.float32]
 
@@ -27,7 +26,7 @@ def covered(region: Region, factor: float) -> Region:
     )
 
 
-def averaged(read: Callable[[Region], Pixels], fine: Region, bands: int, region: Region, factor: float) -> Pixels:
+def averaged(read: Read, fine: Region, bands: int, region: Region, factor: float) -> Pixels:
     """The pixels of ``region`` of a grid whose pixels are ``factor`` (>= 1) times those of a finer one.
 
     ``read`` gives the ``bands`` of fine pixels by region; there are none outside of ``fine``. Each pixel is the mean of
@@ -44,7 +43,7 @@ def averaged(read: Callable[[Region], Pixels], fine: Region, bands: int, region:
     )
 
 
-def _strip(read: Callable[[Region], Pixels], fine: Region, bands: int, region: Region, factor: float) -> Pixels:
+def _strip(read: Read, fine: Region, bands: int, region: Region, factor: float) -> Pixels:
     under = covered(region, factor)
     there = under.intersection(fine)
     if there.height <= 0 or there.width <= 0:

@@ -20,8 +20,8 @@ from backend.progress import Check, Report
 from backend.protocol import FLYTHROUGH, PLACE, VIEW, WORLD_FIELDS, check_fields
 from backend.raster.grid import Grid
 from backend.raster.output import write_block
+from backend.raster.pixels import Pixels
 from backend.raster.placement import place_picture
-from backend.raster.source import Pixels
 from backend.world import view as views
 from backend.world.animation import check_animation, write_animation
 from backend.world.camera import Camera

@@ -69,14 +69,7 @@ def sight(plan: JobPlan, camera: Camera, x: float, y: float, altitude_m: float) 
     if under.height <= 0 or under.width <= 0:
         bounds = " ".join(f"{v:.8g}" for v in plan.source_grid.bounds())
         raise ExtentError(f"From {x:.8g} {y:.8g} nothing of the raster is in sight; it covers {bounds}.")
-    whole = Grid(
-        math.ceil(grid.height / factor),
-        math.ceil(grid.width / factor),
-        grid.transform @ Affine.scale(factor),
-        grid.crs,
-        grid.pixel_size_m * factor,
-    )
-    return Sight(stage, factor, region, under, whole.crop(region))
+    return Sight(stage, factor, region, under, grid.zoom_out(factor).crop(region))
 
 
 def lowest_altitude_m(plan: JobPlan, camera: Camera) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from backend.models.bundle import find_bundle
 from backend.progress import Check, Report
 from backend.protocol import Job, data_home
 from backend.raster.grid import Grid, Region
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.pixels import Pixels, Read
+from backend.raster.source import RasterSource
 from backend.tiling.geometry import Block
 
 WORLD_FILE = "world.json"
@@ -159,5 +160,5 @@ class World:
                 report(made, total, f"generating stage {stage}")
                 executor.run(1, stage, blocks, done)
 
-    def _read_stage(self, sample: int, stage: int) -> Callable[[Region], Pixels]:
+    def _read_stage(self, sample: int, stage: int) -> Read:
         return lambda region: read_blocks(self.directory, self.plan, sample, stage, region)

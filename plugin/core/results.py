@@ -19,7 +19,6 @@ from qgis.PyQt import sip
 
 from ...backend.protocol import MODALITY_TITLES, JobResult
 from .styles import apply_style
-from .target import SCALE
 from .translate import tr
 
 TAG_PREFIX = "METAEARTH_"
@@ -28,8 +27,7 @@ VOCABULARY = "metaearth"
 
 def stage_resolutions(result: JobResult) -> List[float]:
     """Metres per pixel of every stage, first stage first."""
-    stages = len(result.outputs)
-    return [result.grid.pixel_size_m * SCALE ** (stages - 1 - k) for k in range(stages)]
+    return [float(metaearth_tags(path)["pixel_size_m"]) for path in result.outputs]
 
 
 def layer_name(source: str, resolution_m: float, model: str, seed: int) -> str:

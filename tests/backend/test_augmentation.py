@@ -14,7 +14,7 @@ from backend.errors import Cancelled, InputError, MissingCrsError, ModelError, O
 from backend.jobs.engines import open_scene_engine
 from backend.progress import go_on, silent
 from backend.raster.averaging import area_average
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels
 from backend.scene.modality import find_modality
 from backend.scene.picture import translate_picture
 

@@ -10,7 +10,7 @@ from backend.errors import DiskFullError, OutputError
 from backend.files import writing
 from backend.raster.grid import Grid, Region
 from backend.raster.output import colour_interpretation, to_type, valid_block, write_block, write_cog, write_mosaic
-from backend.raster.source import Pixels
+from backend.raster.pixels import Pixels
 
 GRID = Grid(300, 400, Affine(2.5, 0, 500_000, 0, -2.5, 5_000_000), CRS.from_epsg(32633), 2.5)
 

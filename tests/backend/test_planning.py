@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from backend.cascade.planning import stage_regions, stages_for
 from backend.errors import PlanError
 from backend.raster.grid import Grid, Region
-from backend.raster.source import reflected_region
+from backend.raster.pixels import reflected_region
 from backend.tiling.geometry import WindowGeometry
 from backend.tiling.lattice import Lattice
 

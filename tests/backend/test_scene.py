@@ -18,6 +18,7 @@ from backend.errors import DeviceError, InputError, Interrupted, ModelError
 from backend.jobs.directory import JobDirectory
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
+from backend.jobs.scene_verbs import generate_pair, wanted_modalities
 from backend.models.bundle import find_scene_bundle
 from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import VaeConfig
@@ -27,11 +28,11 @@ from backend.models.vae import PrincipalBlocks
 from backend.progress import go_on, silent
 from backend.protocol import TRANSLATE, check_fields
 from backend.raster.grid import Region
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.pixels import Pixels
+from backend.raster.source import RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities, modality_as_known
-from backend.scene.verbs import generate_pair, wanted_modalities
 from backend.scene.windows import observe
 from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
 

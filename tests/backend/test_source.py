@@ -16,7 +16,8 @@ from rasterio.shutil import copy
 from backend.errors import InputError, MissingCrsError
 from backend.raster.grid import Region
 from backend.raster.holes import fill_holes
-from backend.raster.source import Pixels, RasterSource, resolution_without_crs, symmetric_indices
+from backend.raster.pixels import Pixels, symmetric_indices
+from backend.raster.source import RasterSource, resolution_without_crs
 from backend.raster.stretch import Stretch
 
 

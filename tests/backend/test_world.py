@@ -27,8 +27,9 @@ from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.runner import resume
 from backend.protocol import FLYTHROUGH, PLACE, VIEW, FieldError, check_fields
 from backend.raster.grid import Region
+from backend.raster.pixels import Pixels
 from backend.raster.placement import place_picture
-from backend.raster.source import Pixels, RasterSource
+from backend.raster.source import RasterSource
 from backend.tiling.lattice import Lattice
 from backend.world import verbs
 from backend.world.camera import Camera

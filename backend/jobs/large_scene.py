@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from affine import Affine
 from rasterio.errors import RasterioIOError
 
 from backend.cascade.planning import stage_regions
@@ -57,7 +56,7 @@ class Work:
 
 @dataclass(frozen=True)
 class LargeScene:
-    """The jobs of such a scene; ``lead``: the image that is made finer; ``stages``: by how many times four."""
+    """The jobs of such a scene; ``lead``: the image that is made finer; ``stages``: of the cascade that does."""
 
     wanted: SceneRequest
     model: Bundle[SceneModelConfig]
@@ -69,7 +68,7 @@ class LargeScene:
     @property
     def grid(self) -> Grid:
         """That of all results."""
-        return self.first.source_grid.zoom_in(4**self.stages)
+        return self.first.source_grid.zoom_in(self.cascade.config.network.scale**self.stages)
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -164,8 +163,9 @@ def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
     lead = next((m for m in wanted.targets if not find_modality(m).is_map), None)
     if lead is None:
         raise PlanError("A scene larger than one window needs an image among its modalities.")
-    stages = stages_from(model.config, grid)
-    first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=coarser(grid, 4**stages))
+    scale = finer.config.network.scale
+    stages = stages_from(model.config, grid, scale)
+    first = dataclasses.replace(wanted, output=str(Path(wanted.output) / "coarse"), grid=grid.zoom_out(scale**stages))
     found = LargeScene(wanted, model, draft_scene_plan(first), lead, stages, finer)
     check_outputs(found.paths, [])
     check_size([found.grid.region])
@@ -174,24 +174,18 @@ def large_scene(wanted: SceneRequest, grid: Grid, cascade: str) -> LargeScene:
     return found
 
 
-def stages_from(config: SceneModelConfig, grid: Grid) -> int:
-    """How many times the scene must be made four times coarser to fit into one window."""
+def stages_from(config: SceneModelConfig, grid: Grid, scale: int) -> int:
+    """How many times the scene must be made ``scale`` times coarser to fit into one window."""
     stages, side = 0, max(grid.height, grid.width)
     while side > config.network.tile:
-        stages, side = stages + 1, -(-side // 4)
-    coarsest, needed = config.ground_resolution_m[1], grid.pixel_size_m * 4**stages
+        stages, side = stages + 1, -(-side // scale)
+    coarsest, needed = config.ground_resolution_m[1], grid.pixel_size_m * scale**stages
     if needed > NEARLY * coarsest:
         raise PlanError(
             f"The whole scene would first be made at {needed:.3g} m per pixel, and {config.id} was trained on up to"
             f" {coarsest:g} m. Make a smaller scene."
         )
     return stages
-
-
-def coarser(grid: Grid, factor: int) -> Grid:
-    """The grid whose pixels are ``factor`` times larger, with the same first corner, over all of it."""
-    rows, cols = (-(-n // factor) for n in (grid.height, grid.width))
-    return Grid(rows, cols, grid.transform @ Affine.scale(factor), grid.crs, grid.pixel_size_m * factor)
 
 
 def is_made(plan: JobPlan) -> bool:

@@ -18,26 +18,25 @@ from backend.files import complete_file, to_disk, writing
 from backend.jobs.checks import check_outputs
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, check_modalities, check_resolution, lead_grid
+from backend.jobs.scene_verbs import known_rasters
 from backend.models.bundle import find_scene_bundle
 from backend.progress import Check, Report
 from backend.protocol import EMBED, FieldError, check_fields
 from backend.raster import provenance
 from backend.raster.grid import Grid, Region, crs_name
-from backend.raster.source import GDAL_OPTIONS, Pixels
+from backend.raster.pixels import Pixels
+from backend.raster.source import GDAL_OPTIONS
 from backend.scene.embedding import (
     ChipReading,
     TokenWindows,
     count_windows,
     embed_chips,
     strips,
-    token_grid,
     token_lattice,
-    token_region,
 )
 from backend.scene.engine import SceneEngine
 from backend.scene.modality import modality_as_known
 from backend.scene.reading import ModalityRaster
-from backend.scene.verbs import known_rasters
 from backend.scene.windows import Readers
 
 Values = dict[str, Any]
@@ -88,7 +87,7 @@ def _raster(engine: SceneEngine, given: Values, inputs: tuple[SceneInput, ...], 
         readers = {
             i.modality: stack.enter_context(_opened(engine, i, grid, given["source_resolution"])) for i in inputs
         }
-        scene = _Scene(engine, readers, grid, token_region(asked, p), given["block"])
+        scene = _Scene(engine, readers, grid, asked.scaled_down(p), given["block"])
         write = _write_geotiff if Path(given["output"]).suffix.lower() in GEOTIFF else _write_numpy
         write(Path(given["output"]), scene, _progress(scene, report, check))
     area = scene.area
@@ -115,7 +114,7 @@ class _Scene:
     @property
     def area(self) -> Grid:
         """The grid of the result."""
-        return token_grid(self.grid, self.engine.config.network.pixels_a_token).crop(self.tokens)
+        return self.grid.zoom_out(self.engine.config.network.pixels_a_token).crop(self.tokens)
 
     @property
     def windows(self) -> TokenWindows:

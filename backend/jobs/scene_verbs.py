@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from backend.jobs.large_scene import LargeScene, large_scene
 from backend.jobs.plan import JobPlan
 from backend.jobs.runner import JobRun
 from backend.jobs.scene_plan import SceneInput, ScenePlan, SceneRequest, make_scene_plan
@@ -21,7 +22,6 @@ from backend.protocol import (
     check_fields,
 )
 from backend.raster.placement import picture_grid
-from backend.scene.large_scene import LargeScene, large_scene
 
 Values = dict[str, Any]
 OPTIONS = ("model", "seed", "steps", "device", "precision", "executor", "job_dir")
