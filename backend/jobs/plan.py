@@ -337,34 +337,37 @@ def draft_plan(job: Job) -> JobPlan:
     device = choose_device(job.device)
     sha256, sampling = bundle.sha256(), _sampling(job, bundle)
     precision, batch = fastest(bundle, sha256, device, job.precision)
+    speed = calibrated(bundle, sha256, device, precision, batch)
     return JobPlan(
-        job,
-        bundle.config.id,
-        str(bundle.folder.absolute()),
-        sha256,
-        fingerprint,
-        resample_to_m,
-        anchor,
-        stretch,
-        bands,
-        dtype,
-        nodata,
-        alpha,
-        area,
-        grid,
-        tuple(
+        job=job,
+        model=bundle.config.id,
+        model_folder=str(bundle.folder.absolute()),
+        model_sha256=sha256,
+        source=fingerprint,
+        resample_to_m=resample_to_m,
+        anchor=anchor,
+        stretch=stretch,
+        bands=bands,
+        dtype=dtype,
+        nodata=nodata,
+        alpha=alpha,
+        area=area,
+        source_grid=grid,
+        stages=tuple(
             StagePlan(g, r, area.scaled(network.scale ** (k + 1)), p)
             for k, (g, r, p) in enumerate(zip(grids, regions, paths))
         ),
-        geometry,
-        sampling,
-        device,
-        device_name(device),
-        precision,
-        batch,
-        torch.__version__,
-        block_windows(job, calibrated(bundle, sha256, device, precision, batch), sampling, geometry.count(regions[-1])),
-        (*warnings_of(grid, stages, bundle, resample_to_m, native_m), *warnings_at_180_degrees(grid, job.extent)),
+        geometry=geometry,
+        sampling=sampling,
+        device=device,
+        device_name=device_name(device),
+        precision=precision,
+        batch=batch,
+        torch_version=torch.__version__,
+        block_windows=block_windows(job, speed, sampling, geometry.count(regions[-1])),
+        warnings=(
+            *warnings_of(grid, stages, bundle, resample_to_m, native_m), *warnings_at_180_degrees(grid, job.extent)
+        ),
     )
 
 

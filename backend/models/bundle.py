@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from backend.diffusion.schedules import NoiseSchedule
 from backend.digest import sha256_of
 from backend.errors import ModelError
-from backend.files import to_disk
+from backend.files import complete_file, to_disk
 from backend.models.cascade_network import CascadeNetwork
 from backend.models.config import NetworkConfig
 from backend.models.scene_config import SceneNetworkConfig
@@ -311,7 +311,9 @@ def find_scene_bundle(id_or_folder: str) -> Bundle[SceneModelConfig]:
 def save_bundle(folder: Path, config: AnyConfig, state: dict[str, torch.Tensor]) -> None:
     """Write configuration and fp16 weights; the card is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    with complete_file(folder / CONFIG) as partial:
+        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        to_disk(partial)
     write_weights(folder / WEIGHTS, state, torch.float16)
 
 
