@@ -26,8 +26,9 @@ from backend.errors import DeviceError, InputError
 from backend.evaluation.borders import DISTANCES, border_profile, overlaps
 from backend.evaluation.chips import held_out_chips
 from backend.evaluation.makers import generator
-from backend.evaluation.protocols.spectrum import compare, powers
+from backend.evaluation.protocols.spectrum import compare
 from backend.evaluation.scene_seams import LITE, SCENES, modes, real_photograph, run_plan, seams, translations
+from backend.evaluation.spectrum import powers
 from backend.evaluation.stand_ins import random_600m, sleep_instead, stand_in, synthetic_source
 from backend.evaluation.table import Row, markdown_rows
 from backend.jobs.calibration import fastest, measure

@@ -20,7 +20,6 @@ Image = NDArray[np.float32]
 Maps = NDArray[np.float64]
 """(maps, points): values on a grid of one point every `STEP` pixels, row by row."""
 
-OCTAVES = 2
 WINDOW_SD = 8.0
 """Standard deviation of the Gaussian window in pixels: it sees some 16 x 16 of them."""
 STEP = 8

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from backend.evaluation.bars import Bar, Verdict
 from backend.evaluation.distances import kernel_difference, kernel_distance
 from backend.evaluation.energy import correlations, predicted
-from backend.evaluation.protocols.spectrum import octave_ratios
 from backend.evaluation.remake import BICUBIC, GENERATED, L1, OFF, REAL, Remade
+from backend.evaluation.spectrum import octave_ratios
 from backend.evaluation.statistics import FEWEST_CLUSTERS, Estimate, mean_estimate, paired_difference
 from backend.evaluation.table import Row
 

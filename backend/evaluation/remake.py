@@ -13,8 +13,7 @@ from backend.evaluation.chips import Chip, low_resolution
 from backend.evaluation.energy import Maps, correlations, energy_maps, input_features
 from backend.evaluation.features import Extractor
 from backend.evaluation.makers import Maker, bicubic, cascade, regressor
-from backend.evaluation.protocols.spectrum import EDGE, consistency_db, powers
-from backend.evaluation.spectrum import smooth_patch_grain
+from backend.evaluation.spectrum import EDGE, consistency_db, powers, smooth_patch_grain
 from backend.progress import Check, go_on
 
 Pixels = NDArray[np.float32]

@@ -7,8 +7,13 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.evaluation.statistics import Estimate, estimate
+from backend.raster.averaging import area_average
+
 Image = NDArray[np.floating]
 
+EDGE = 16
+"""Pixels at an image's border that are not looked at."""
 ROUNDING = 12**-0.5
 """Standard deviation of rounding to whole grey levels."""
 
@@ -25,6 +30,27 @@ def octave_power(image: Image, octaves: int = 3) -> NDArray[np.float64]:
     radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(cols)[None, :])
     edges = [0.5 / 2**k for k in range(octaves, -1, -1)]
     return np.array([power[(radius > low) & (radius <= high)].mean() for low, high in itertools.pairwise(edges)])
+
+
+def powers(images: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """(n, octaves): power of each (3, rows, cols) image without its edge."""
+    return np.stack([octave_power(image[:, EDGE:-EDGE, EDGE:-EDGE].transpose(1, 2, 0)) for image in images])
+
+
+def octave_ratios(
+    real: NDArray[np.float64], made: NDArray[np.float64], clusters: list[str] | None
+) -> list[Estimate]:
+    """Summed power of the made images over that of the real ones, octave by octave, low to high."""
+    return [
+        estimate(lambda w, k=k: float(w @ made[:, k] / (w @ real[:, k])), len(real), clusters)  # type: ignore[misc]
+        for k in range(real.shape[1])
+    ]
+
+
+def consistency_db(made: NDArray[np.float32], low: NDArray[np.float32]) -> float:
+    """PSNR in dB of the made image's area average against the source; at most 98."""
+    difference = area_average(made, made.shape[1] // low.shape[1]) - low
+    return float(10 * np.log10(255**2 / max(float(np.square(difference).mean()), 1e-5)))
 
 
 def smooth_patch_grain(real: Image, other: Image, patch: int = 16, share: float = 0.1) -> float:

@@ -30,7 +30,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 @dataclass(frozen=True)
 class Profile:
-    """How a model is run: window geometry in output pixels, default sampler, and precision."""
+    """How a model is run: window geometry in output pixels, and the default sampler."""
 
     margin: int = 20
     ramp: int = 8

@@ -26,7 +26,7 @@ class SceneRegression(nn.Module):
     def __init__(self, modalities: int, sizes: RegressionConfig, tile: int, guided: bool = False) -> None:
         super().__init__()
         unet, self.modalities = sizes.unet(tile), modalities
-        self.fold, self.guided = unet.unshuffle, guided
+        self.fold = unet.unshuffle
         self.resolution = ScalarEmbedding(unet.base_channels, unet.embedding_channels)
         inputs = modalities * (PICTURE_CHANNELS + 1 + guided * PICTURE_CHANNELS)
         folded = self.fold**2

@@ -12,9 +12,9 @@ initialize     ``{"protocol": 1, "parent_pid": 4711}``            `Handshake`
 plan           ``{"job": {...}}``                                 `JobSummary`: what the job would do
 plan           ``{"verb": "translate", "values": {...}}``         the same of a `Verb` that is ``planned``
 generate       ``{"job": {...}}``                                 `JobResult`
-resume         ``{"folder": "..."}``                              `JobResult` of the unfinished job there
+resume         ``{"folder": "...", "executor": "local"}``         `JobResult` of the unfinished job there
 run            ``{"verb": "prepare", "values": {...}}``           what the `Verb` tells of its outcome, by name
-inspect        ``{"input": "..."}``                               `RasterInfo`
+inspect        ``{"input": "...", "source_resolution": 0.3}``     `RasterInfo`
 unfinished     ``{}``                                             `UnfinishedJobs` that nobody works on
 discard        ``{"folder": "..."}``                              ``{}``; the unfinished job there is deleted
 models         ``{}``                                             `Models`

@@ -10,8 +10,11 @@ from .fields import JobField
 from .jobs import DEFAULT_MODEL, FIELDS
 
 DEFAULT_SCENE_MODEL = "metaearth-mm-lite"
-MODALITIES = ("rgb", "nir", "sar", "pan", "osm")
-"""MetaEarth-MM's; more can be described in a file."""
+MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
+"""MetaEarth-MM's modalities; more can be described in a file."""
+MODALITIES = tuple(MODALITY_TITLES)
+MODALITY_BANDS = {"rgb": 3, "nir": 1, "sar": 1, "pan": 1}
+"""Bands of those that are images."""
 
 WORLD_FIELDS: Tuple[JobField, ...] = (
     FIELDS["model"],
@@ -233,11 +236,6 @@ EVALUATE = Verb(
     ),
     (Output("table", "file", "The table"),),
 )
-
-MODALITY_TITLES = {"rgb": "RGB", "nir": "Near infrared", "sar": "SAR (VV)", "pan": "Panchromatic", "osm": "Map"}
-
-MODALITY_BANDS = {"rgb": 3, "nir": 1, "sar": 1, "pan": 1}
-"""Bands of those that are images."""
 
 KNOWN_FIELDS: Tuple[JobField, ...] = tuple(
     JobField(name, "raster", f"{title} raster", f"What is known of the scene: {title}.")

@@ -157,7 +157,7 @@ class TuplePool:
     often than they are.
     """
 
-    def __init__(self, chips: ChipSet, modalities: tuple[str, ...], seed: int) -> None:
+    def __init__(self, chips: ChipSet, modalities: tuple[str, ...]) -> None:
         self.chips, self.modalities = chips, modalities
         known = [shown(record) & set(modalities) for record in chips.records]
         self.numbers = [number for number, found in enumerate(known) if len(found) > 1]

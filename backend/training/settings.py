@@ -18,7 +18,8 @@ class TrainingSettings:
     """Settings of a run; ``batch`` is that of one process at one go, a step has ``accumulation`` of them in each.
 
     ``epochs`` above 0 sets the number of steps. ``objective``: diffusion, or l1 for the regression baseline; of
-    MetaEarth-MM vae, then flow, where ``scene_weight`` is that of the scene consistency loss; l1 for its baseline.
+    MetaEarth-MM expectation, then flow (before them vae, where the autoencoder is learnt), or l1 for its baseline;
+    ``scene_weight`` is that of the scene consistency loss.
     ``second_stage``: the share of a cascade's examples whose source is the network's own first-stage output.
     ``precision``: that of the network; weights and optimiser are float32 always.
     """

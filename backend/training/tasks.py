@@ -190,7 +190,7 @@ class SceneTask:
 
     def training_pool(self, data: Path) -> TuplePool:
         """See `Task`."""
-        return TuplePool(ChipSet(data, "train"), self.config.network.modalities, self.settings.seed)
+        return TuplePool(ChipSet(data, "train"), self.config.network.modalities)
 
     def described(self, pool: TuplePool, start: SceneModelConfig | None) -> SceneModelConfig:
         """With the pairs, resolutions, units and classes of maps that it has seen then; an autoencoder saw none."""
@@ -215,7 +215,7 @@ class SceneTask:
         """See `Task`."""
         if not is_chip_set(data) or not len(chips := ChipSet(data, "validation")):
             return None
-        return TuplePool(chips, self.config.network.modalities, 0)
+        return TuplePool(chips, self.config.network.modalities)
 
     def random_pool(self) -> ScenePool:
         """See `Task`."""

@@ -115,7 +115,7 @@ class SetupDialog(QDialog):
             self.log.appendPlainText(str(error))
             return
         session_client().end_child()
-        self._changed()
+        self._show_state()
         self.ready.emit()
 
     def remove(self) -> None:
@@ -131,18 +131,15 @@ class SetupDialog(QDialog):
             remove(data_home())
         except OSError as error:
             self.log.appendPlainText(tr("Not all of it could be deleted: {}").format(error))
-        self._changed()
+        self._show_state()
 
     def _ended(self, problem: str) -> None:
         self._task = None
         if problem:
             self.log.appendPlainText(problem)
-        self._changed()
+        self._show_state()
         if not problem:
             self.ready.emit()
-
-    def _changed(self) -> None:
-        self._show_state()
 
     def _show_state(self) -> None:
         found, build = backend_python(PLUGIN_ROOT, data_home()), torch_build(find_gpu())

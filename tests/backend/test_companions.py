@@ -87,7 +87,7 @@ def test_chips_tell_what_has_its_unit_and_what_a_sensor_has_seen(make_raster, fo
     facts = {told["file"]: told for told in chips.all_facts()}
     assert (facts["a.tif"]["relative"], facts["b.tif"]["relative"]) == ([], ["sar"])
     assert (facts["a.tif"]["derived"], facts["b.tif"]["derived"]) == ([], ["pan"])
-    pool = TuplePool(chips, ("rgb", "sar", "pan"), 0)
+    pool = TuplePool(chips, ("rgb", "sar", "pan"))
     assert pool.relative() == {"sar"}
     pool.numbers = [number for number, told in enumerate(chips.all_facts()) if told["file"] == "a.tif"]
     assert pool.relative() == set()
@@ -163,7 +163,7 @@ def test_examples_show_one_place_in_equal_streams(make_raster, folder, tmp_path)
     rule = 'files = ["a.tif"]\nbands = [1, 2, 3]\nderived = ["pan"]\nwith.nir = { bands = [4] }\n'
     chips = prepared(folder, tmp_path, rule)
     network = SceneNetworkConfig()
-    pool = TuplePool(chips, network.modalities, 0)
+    pool = TuplePool(chips, network.modalities)
     examples = SceneExamples(pool, network, known_modalities(), 16, 0, group=4)
     for index in range(12):
         example, again = examples[index], examples[index]
@@ -177,7 +177,7 @@ def test_examples_show_one_place_in_equal_streams(make_raster, folder, tmp_path)
 
 def test_a_set_without_modalities_is_refused(scene_set):
     with pytest.raises(InputError, match="shows no place in two of rgb, nir"):
-        TuplePool(scene_set, ("rgb", "nir"), 0)
+        TuplePool(scene_set, ("rgb", "nir"))
 
 
 @pytest.fixture

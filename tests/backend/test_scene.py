@@ -26,7 +26,7 @@ from backend.models.scene_network import SceneNetwork, Streams
 from backend.models.spectral_prior import SpectralPrior, band_members, cosines
 from backend.models.vae import PrincipalBlocks
 from backend.progress import go_on, silent
-from backend.protocol import TRANSLATE, check_fields
+from backend.protocol import MODALITIES, MODALITY_BANDS, TRANSLATE, check_fields
 from backend.raster.grid import Region
 from backend.raster.pixels import Pixels
 from backend.raster.source import RasterSource
@@ -70,6 +70,13 @@ def test_pictures_and_rasters_of_every_modality_are_each_others_inverse():
         picture = modality.to_picture(values)
         assert picture.shape == (3, 9, 7) and np.abs(picture).max() <= 1
         np.testing.assert_allclose(modality.from_picture(picture), values, atol=1e-4)
+
+
+def test_the_door_names_the_modalities_that_the_backend_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAEARTH_HOME", str(tmp_path))
+    known = known_modalities()
+    assert tuple(known) == MODALITIES
+    assert {name: m.band_count for name, m in known.items() if not m.is_map} == MODALITY_BANDS
 
 
 def test_a_user_adds_a_modality_in_a_file(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from backend.evaluation.distances import frechet_difference, kernel_difference
 from backend.evaluation.features import Extractor, load_extractor
 from backend.evaluation.makers import Maker, Pixels, bicubic, cascade, generator, side_by_side
 from backend.evaluation.protocols.fid import Images, distance_columns, make_all
-from backend.evaluation.protocols.spectrum import consistency_db, octave_ratios, powers
+from backend.evaluation.spectrum import consistency_db, octave_ratios, powers
 from backend.evaluation.statistics import mean_estimate
 from backend.evaluation.table import Row, Table
 from backend.jobs.engines import open_engine

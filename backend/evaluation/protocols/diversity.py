@@ -16,7 +16,7 @@ from backend.devices import choose_device
 from backend.evaluation.chips import held_out_chips, low_resolution
 from backend.evaluation.features import load_extractor
 from backend.evaluation.makers import cascade, side_by_side
-from backend.evaluation.protocols.spectrum import consistency_db
+from backend.evaluation.spectrum import consistency_db
 from backend.evaluation.statistics import mean_estimate
 from backend.evaluation.table import Row, Table
 from backend.jobs.engines import open_engine

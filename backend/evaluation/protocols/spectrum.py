@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from backend.evaluation.chips import Chip, held_out_chips, low_resolution
 from backend.evaluation.makers import Maker, bicubic, maker_of, side_by_side
-from backend.evaluation.spectrum import octave_power, smooth_patch_grain
-from backend.evaluation.statistics import Estimate, estimate, mean_estimate
+from backend.evaluation.spectrum import EDGE, consistency_db, octave_ratios, powers, smooth_patch_grain
+from backend.evaluation.statistics import mean_estimate
 from backend.evaluation.table import Row, Table
 from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
-from backend.raster.averaging import area_average
 
-EDGE = 16
 SHOWN = 6
 NOTE = (
     "Each chip is averaged down and made again. Octaves: the three below the Nyquist frequency, low to high; 1 is"
@@ -56,27 +54,6 @@ def compare(chip: Chip, seed: int, make: Maker, scale: int) -> Comparison:
     low = low_resolution(chip.pixels, scale)
     interpolated = bicubic(scale)(low, chip.gsd_m, seed)
     return Comparison(chip, chip.pixels.transpose(2, 0, 1), low, interpolated, make(low, chip.gsd_m, seed))
-
-
-def powers(images: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """(n, octaves): power of each (3, rows, cols) image without its edge."""
-    return np.stack([octave_power(image[:, EDGE:-EDGE, EDGE:-EDGE].transpose(1, 2, 0)) for image in images])
-
-
-def octave_ratios(
-    real: NDArray[np.float64], made: NDArray[np.float64], clusters: list[str] | None
-) -> list[Estimate]:
-    """Summed power of the made images over that of the real ones, octave by octave, low to high."""
-    return [
-        estimate(lambda w, k=k: float(w @ made[:, k] / (w @ real[:, k])), len(real), clusters)  # type: ignore[misc]
-        for k in range(real.shape[1])
-    ]
-
-
-def consistency_db(made: NDArray[np.float32], low: NDArray[np.float32]) -> float:
-    """PSNR in dB of the made image's area average against the source; at most 99."""
-    difference = area_average(made, made.shape[1] // low.shape[1]) - low
-    return float(10 * np.log10(255**2 / max(float(np.square(difference).mean()), 1e-5)))
 
 
 def row(comparisons: list[Comparison]) -> Row:
