@@ -111,9 +111,10 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
     return told
 
 
-def inspect_raster(path: str, feedback: QgsProcessingFeedback) -> RasterInfo:
-    """What the backend sees in a raster file. Raises `BackendError`."""
-    found = session_client().request("inspect", {"input": path}, lambda progress: None, feedback.isCanceled)
+def inspect_raster(path: str, given: Dict[str, Any], feedback: QgsProcessingFeedback) -> RasterInfo:
+    """What the backend sees in a raster file, by what is ``given`` of it. Raises `BackendError`."""
+    params = {"input": path, **given}
+    found = session_client().request("inspect", params, lambda progress: None, feedback.isCanceled)
     return RasterInfo.from_dict(found)
 
 

@@ -19,14 +19,16 @@ from qgis.core import (
     QgsProcessingParameterRasterLayer,
 )
 
-from ...backend.protocol import RasterInfo
+from ...backend.protocol import FIELDS, FieldError, RasterInfo
 from ..core.backend_client import BackendError
 from ..core.jobs import inspect_raster
 from ..core.layers import layer_source
 from ..core.translate import tr
 from .algorithm import GROUND_RESOLUTION, MetaEarthAlgorithm
+from .parameters import parameter_of, scalar_values
 
 INPUT, OUTPUT, REPORT, MODELS = "INPUT", "OUTPUT", "REPORT", "MODELS"
+SOURCE_RESOLUTION = FIELDS["source_resolution"]
 
 
 class InspectRaster(MetaEarthAlgorithm):
@@ -49,11 +51,13 @@ class InspectRaster(MetaEarthAlgorithm):
         return tr(
             "Tells what the backend sees in a raster: metres per pixel on the ground, which bands it takes, what is "
             "nodata, how values are stretched for the network, and which installed models fit the resolution.\n\n"
-            "<h3>Source raster</h3>\nA raster file.\n<h3>Report</h3>\nAn HTML page with the same facts.")
+            "<h3>Source raster</h3>\nA raster file.\n<h3>Source resolution</h3>\nMetres per pixel, of a raster without "
+            "coordinate reference system.\n<h3>Report</h3>\nAn HTML page with the same facts.")
 
     def initAlgorithm(self, configuration: Optional[Dict[str, Any]] = None) -> None:
         """Declare parameters and outputs."""
         self.addParameter(QgsProcessingParameterRasterLayer(INPUT, tr("Source raster")))
+        self.addParameter(parameter_of(SOURCE_RESOLUTION, INPUT))
         self.addParameter(QgsProcessingParameterFileDestination(OUTPUT, tr("Report"), tr("HTML files (*.html)"),
                                                                 optional=True, createByDefault=False))
         self.addOutput(QgsProcessingOutputHtml(OUTPUT, tr("Report")))
@@ -77,8 +81,9 @@ class InspectRaster(MetaEarthAlgorithm):
                          feedback: QgsProcessingFeedback) -> Dict[str, Any]:
         """Ask the backend; its sentence leaves as a QgsProcessingException."""
         try:
-            found = inspect_raster(self._path, feedback)
-        except BackendError as error:
+            given = scalar_values(self, (SOURCE_RESOLUTION,), parameters, context)
+            found = inspect_raster(self._path, given, feedback)
+        except (BackendError, FieldError) as error:
             raise QgsProcessingException(str(error)) from error
         lines = facts(found)
         for name, value in lines:

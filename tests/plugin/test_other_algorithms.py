@@ -73,7 +73,9 @@ def test_inspect_tells_what_the_backend_sees(tmp_path):
     assert "60 × 60" in page.read_text()
 
 
-def test_inspect_says_why_it_cannot(tmp_path):
+def test_inspect_says_why_it_cannot_and_what_it_needs(tmp_path):
     source = write_raster(tmp_path / "in.tif", 20, epsg=None)
     with pytest.raises(QgsProcessingException, match="has no coordinate reference system"):
         processing.run("metaearth:inspectraster", {"INPUT": source})
+    found = processing.run("metaearth:inspectraster", {"INPUT": source, "SOURCE_RESOLUTION": 0.5})
+    assert found["GROUND_RESOLUTION"] == 0.5
