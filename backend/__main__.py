@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -293,6 +294,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with a sentence, 2 wrong usage, 130 cancelled or interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path that a console cannot show is no failure
     arguments = build_parser().parse_args(argv)
     from backend.errors import Cancelled, Interrupted, MetaEarthError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import threading
 
@@ -12,10 +13,22 @@ from backend.errors import DeviceError
 
 def choose_device(asked: str) -> str:
     """ "cpu" or "cuda"; auto takes the GPU if there is one."""
-    available = torch.cuda.is_available()
+    available = gpu_works()
     if asked == "cuda" and not available:
         raise DeviceError("No CUDA GPU can be used here. Choose auto or cpu as device.")
     return "cuda" if available and asked != "cpu" else "cpu"
+
+
+@functools.lru_cache(maxsize=1)
+def gpu_works() -> bool:
+    """Whether there is a CUDA GPU, and one that this build of torch has code for."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        return "no kernel image" not in str(error)  # whatever else is wrong may pass
+    return True
 
 
 def fix_arithmetic() -> None:

@@ -49,14 +49,16 @@ def moved(network: Network, device: str) -> Network:
     """The network on a device; `DeviceError` if it does not fit there."""
     try:
         return network.to(device)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise DeviceError(TOO_SMALL.format("this model")) from error
 
 
 def out_of_memory(error: Exception) -> bool:
     """Whether PyTorch, cuDNN or cuBLAS mean that memory is too small."""
     text = str(error)
-    spellings = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    spellings = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine")
     return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+
 from backend import protocol
 from backend.devices import choose_device, device_name
 from backend.diagnosis import diagnose
@@ -22,7 +24,7 @@ from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.memory import device_memory_bytes
+from backend.memory import device_memory_bytes, out_of_memory
 from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace
@@ -52,6 +54,7 @@ class Server:
         self.questions: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.cancels: dict[Any, Cancel] = {}
         self.closing = threading.Event()
+        self.device_lost = False
         self.worker = threading.Thread(target=self._work, args=(self.jobs,), daemon=True)
         self.answerer = threading.Thread(target=self._work, args=(self.questions,), daemon=True)
 
@@ -107,6 +110,8 @@ class Server:
         self.cancels.pop(id_, None)
         if id_ is not None:
             self._send(answer)
+        if self.device_lost:
+            os._exit(1)  # CUDA's errors last as long as the process; the client starts another one
 
     def _answer(self, id_: Any, method: str | None, params: dict[str, Any]) -> dict[str, Any]:
         methods: dict[str | None, Callable[[Any, dict[str, Any]], Any]] = {
@@ -135,6 +140,11 @@ class Server:
             return protocol.error_response(id_, protocol.CANCELLED, str(error), error.code)
         except MetaEarthError as error:
             return protocol.error_response(id_, protocol.JOB_FAILED, str(error), error.code)
+        except torch.AcceleratorError as error:
+            traceback.print_exc()
+            self.device_lost = not out_of_memory(error)
+            sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."
+            return protocol.error_response(id_, protocol.JOB_FAILED, sentence, "device")
         except Exception as error:
             traceback.print_exc()
             sentence = (
@@ -275,11 +285,13 @@ def leave_with_parent(server: Server) -> None:
 
 
 def serve_stdio() -> int:
-    """Serve on standard input and output; whatever else prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
+    """Serve on standard input and output; whatever else prints goes to stderr, and nobody else reads."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # on Windows, a child process that gets a pipe which somebody reads from hangs
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    server = Server(sys.stdin.buffer, answers)
+    server = Server(requests, answers)
     leave_with_parent(server)
     signal.signal(signal.SIGTERM, lambda *_: leave(server))
     server.run()

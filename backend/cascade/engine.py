@@ -110,10 +110,10 @@ class Engine:
         lr = self._tensor(lows[[*range(count), *padding]])
         x = self._tensor(noises[[*range(count), *padding]])
         gsd = torch.full((self.batch,), ground_resolution_m, dtype=torch.float32, device=self.device)
-        began = time.monotonic()
+        began = time.perf_counter()
         condition = self.network.encode(lr, gsd)
         self._synchronize()
-        self.seconds_encode += time.monotonic() - began
+        self.seconds_encode += time.perf_counter() - began
         sampler = ddim if self.sampling.sampler == "ddim" else dpm_solver_pp_2m
         x0 = sampler(
             lambda noisy, level: self._denoise(noisy, level, condition),
@@ -127,7 +127,7 @@ class Engine:
         return torch.from_numpy(values).to(self.device).contiguous(memory_format=torch.channels_last)
 
     def _denoise(self, noisy: Tensor, level: Level, condition: Condition) -> Tensor:
-        began = time.monotonic()
+        began = time.perf_counter()
         t = torch.full((len(noisy),), level.time, dtype=torch.float32, device=self.device)
         try:
             prediction = self.forward(noisy, t, condition)
@@ -137,7 +137,7 @@ class Engine:
             self.forward = self.network  # what cannot be compiled runs as it is
             prediction = self.forward(noisy, t, condition)
         self._synchronize()
-        self.seconds_steps += time.monotonic() - began
+        self.seconds_steps += time.perf_counter() - began
         return data_prediction(self.config.prediction, prediction, noisy, level.alpha, level.sigma)
 
     def _synchronize(self) -> None:

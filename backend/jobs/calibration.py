@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -50,20 +51,25 @@ def calibrated(bundle: Bundle, sha256: str, device: str, precision: str, batch: 
         try:
             speed = measure(bundle, sha256, device, precision, batch)
         except DeviceError as error:
-            _too_large[key] = str(error)
+            _too_large[key] = time.monotonic(), str(error)
             raise
         _remember(key, speed)
         return speed
 
 
-_too_large: dict[str, str] = {}
-"""What did not fit into memory, and the sentence; as long as this process lives, since others may have held it."""
+FAILURE_SECONDS = 60.0
+_too_large: dict[str, tuple[float, str]] = {}
+"""When something did not fit into memory, and the sentence."""
 
 
 def _known(key: str) -> Speed | None:
-    """What was measured before; `DeviceError` if that did not fit, else it would be tried again for every plan."""
-    if key in _too_large:
-        raise DeviceError(_too_large[key])
+    """What was measured before; `DeviceError` if that did not fit a moment ago, else every plan would try it again.
+
+    Only a moment: somebody else may have held the memory.
+    """
+    when, sentence = _too_large.get(key, (-math.inf, ""))
+    if time.monotonic() - when < FAILURE_SECONDS:
+        raise DeviceError(sentence)
     found = _cached().get(key)
     return Speed(**found) if found else None
 
@@ -83,9 +89,9 @@ def measure(
     noises = rng.standard_normal((batch, 3, network.tile, network.tile)).astype(np.float32)
     totals, encodes = [], []
     for _ in range(3):
-        began, engine.seconds_encode = time.monotonic(), 0.0
+        began, engine.seconds_encode = time.perf_counter(), 0.0
         engine.windows(lows, noises, 10.0)
-        totals.append(time.monotonic() - began)
+        totals.append(time.perf_counter() - began)
         encodes.append(engine.seconds_encode)
     if engine.batch < batch:
         raise DeviceError(f"The GPU's memory is too small for {batch} windows at a time.")
@@ -107,9 +113,9 @@ def _measure_scene(
     window = Window([Observed(known, picture, seen)], [engine.window_noise(0, wanted, 0, 0)])
     totals = []
     for _ in range(3):
-        began = time.monotonic()
+        began = time.perf_counter()
         engine.windows([window] * batch, [wanted], 10.0)
-        totals.append(time.monotonic() - began)
+        totals.append(time.perf_counter() - began)
     if engine.batch < batch:
         raise DeviceError(f"The GPU's memory is too small for {batch} windows at a time.")
     return Speed(0.0, min(totals) / batch / steps)
@@ -133,7 +139,7 @@ def fastest(bundle: Bundle, sha256: str, device: str, precision: str) -> tuple[s
 
 def _formats(device: str) -> list[str]:
     if device == "cuda":
-        return ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
+        return ["bfloat16"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["float32"]
     return ["float32", "bfloat16"] if fast_bfloat16_on_cpu() else ["float32"]
 
 

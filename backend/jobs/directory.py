@@ -87,6 +87,7 @@ class JobDirectory:
                 found = self.plan()
             except PlanError as error:
                 raise PlanError(f"{error} Its folder is {self.folder}: delete it, or choose another name.") from error
+            plan = plan.measured_as(found)
             if found.sha256 == plan.sha256 and [s.path for s in found.stages] == [s.path for s in plan.stages]:
                 return found
             changed = differences(

@@ -82,7 +82,7 @@ def _chips(engine: SceneEngine, given: Values, report: Report, check: Check) -> 
 def _raster(engine: SceneEngine, given: Values, inputs: tuple[SceneInput, ...], report: Report, check: Check) -> Values:
     grid = lead_grid(inputs, given["source_resolution"], given["resolution"])
     extent, p = given["extent"], engine.config.network.pixels_a_token
-    asked = grid.region if extent is None else grid.region_of((extent[0], extent[1], extent[2], extent[3]))
+    asked = grid.region if extent is None else grid.region_of(extent)
     with ExitStack() as stack:
         readers = {
             i.modality: stack.enter_context(_opened(engine, i, grid, given["source_resolution"])) for i in inputs

@@ -150,6 +150,13 @@ class JobPlan:
         """The facts as they come back from JSON."""
         return dict(json.loads(json.dumps(self.facts)))
 
+    def measured_as(self, other: JobPlan) -> JobPlan:
+        """The plan with what was measured on the same device, and not asked for, as in another: batch and format."""
+        if self.device != other.device:
+            return self
+        precision = other.precision if self.job.precision == "auto" else self.precision
+        return dataclasses.replace(self, batch=other.batch, precision=precision)
+
     @property
     def windows(self) -> list[int]:
         """Windows of each stage for one sample; a cluster computes some at the borders of blocks again."""
@@ -318,7 +325,7 @@ def draft_plan(job: Job) -> JobPlan:
         native_m = source.grid.pixel_size_m
         stages, resample_to_m = _stages(job, native_m, network.scale)
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
-        area = source.grid.region if job.extent is None else source.grid.region_of(_four(job.extent))
+        area = source.grid.region if job.extent is None else source.grid.region_of(job.extent)
         grid, bands = source.grid, source.out_bands
         stretch = source.stretch() if job.stretch is None else even_stretch(job.stretch[0], job.stretch[1], bands)
         anchor = source.anchor() if resample_to_m is None else None
@@ -374,11 +381,6 @@ def draft_plan(job: Job) -> JobPlan:
 def _result_paths(job: Job, stages: int) -> list[str]:
     paths = stage_paths(job.output, stages)
     return [*paths, *statistics_paths(paths[-1])] if job.samples > 1 else paths
-
-
-def _four(extent: list[float]) -> tuple[float, float, float, float]:
-    xmin, ymin, xmax, ymax = extent
-    return xmin, ymin, xmax, ymax
 
 
 def _stages(job: Job, pixel_size_m: float, scale: int) -> tuple[int, float | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.devices import device_name, in_use, use_threads
+from backend.devices import choose_device, device_name, in_use, use_threads
 from backend.errors import Cancelled, InputError, OutputError
 from backend.files import writing
 from backend.jobs.consistency import consistency_psnr
@@ -81,8 +81,7 @@ class JobRun:
                 self.plan = replace(found, job=asked)
                 if found.job.samples != job.samples:
                     self.directory.write_plan(self.plan)  # else a resumption would not know of them
-                if device_name(self.plan.device) != self.plan.device_name:
-                    self._warn(OTHER_DEVICE.format(self.plan.device_name, device_name(self.plan.device)))
+                self._look_at_device()
                 result = self._run()
             except BaseException as error:
                 unwanted = isinstance(error, Cancelled) and not (
@@ -100,6 +99,14 @@ class JobRun:
         """Raise if the job is to end; whoever waits to measure the device goes first."""
         in_use.give_way(self.plan.device)
         self._asked_to_end()
+
+    def _look_at_device(self) -> None:
+        """Warn if it is another one than the plan's, `DeviceError` if it is gone; a cluster tells of its own."""
+        if not executor_of(self.plan.job).startswith(LOCAL):
+            return
+        here = device_name(choose_device(self.plan.device))
+        if here != self.plan.device_name:
+            self._warn(OTHER_DEVICE.format(self.plan.device_name, here))
 
     def _any_block(self) -> bool:
         return any((self.directory.folder / "blocks").rglob("*.tif"))

@@ -226,7 +226,7 @@ def read_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, to
             if found != shapes:
                 wrong = sorted(set(found.items()) ^ set(shapes.items()))[0]
                 raise ModelError(f"{path} does not fit its config.json: {wrong[0]} has shape {list(wrong[1])}.")
-            state = {name: opened.get_tensor(name) for name in shapes}
+            state = {name: opened.get_tensor(name).clone() for name in shapes}  # not mapped: see load_state
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
     if not all(bool(torch.isfinite(t).all()) for t in state.values()):

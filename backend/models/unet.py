@@ -24,10 +24,12 @@ class RepeatableGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, h, w) -> the same."""
-        threads = torch.get_num_threads()
-        if x.requires_grad and not x.is_cuda:
+        if x.is_cuda:  # first: what follows cannot be compiled
+            return super().forward(x)
+        if x.requires_grad:
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
-        if x.is_cuda or torch.is_grad_enabled() or threads == 1:
+        threads = torch.get_num_threads()
+        if torch.is_grad_enabled() or threads == 1:
             return super().forward(x)
         torch.set_num_threads(1)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +100,7 @@ class Grid:
         shift = Affine.translation(region.left, region.top)
         return Grid(region.height, region.width, self.transform @ shift, self.crs, self.pixel_size_m)
 
-    def region_of(self, extent: tuple[float, float, float, float]) -> Region:
+    def region_of(self, extent: Sequence[float]) -> Region:
         """The pixels that an extent (xmin, ymin, xmax, ymax) touches, snapped outward; `ExtentError` if none."""
         xmin, ymin, xmax, ymax = extent
         if not (xmax > xmin and ymax > ymin):

@@ -135,14 +135,14 @@ class SceneEngine:
 
         Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
         """
-        began = time.monotonic()
+        began = time.perf_counter()
         try:
             mean = self._tokens(observed, ground_resolution_m, blocks)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise DeviceError(TOO_SMALL.format("one window")) from error
             raise
-        self.seconds_network += time.monotonic() - began
+        self.seconds_network += time.perf_counter() - began
         self.evaluations += 1
         self.on_evaluation(1)
         side = self.config.network.tile // self.config.network.pixels_a_token
@@ -162,7 +162,7 @@ class SceneEngine:
 
     def _tried(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values | None:
         """Pictures of up to ``batch`` windows of one kind; None after an out-of-memory error, with a smaller batch."""
-        began = time.monotonic()
+        began = time.perf_counter()
         try:
             with torch.inference_mode(), self._autocast():
                 return self._one_batch(windows, targets, ground_resolution_m)
@@ -170,7 +170,7 @@ class SceneEngine:
             if not out_of_memory(error):
                 raise
         finally:
-            self.seconds_network += time.monotonic() - began
+            self.seconds_network += time.perf_counter() - began
         self.batch = halved(self.batch)
         return None
 

@@ -62,7 +62,8 @@ def load_state(folder: Path, state: TrainingState, objective: str) -> None:
                     f"The training in {folder} was begun with objective={begun}, not {objective}. Choose another"
                     f" folder; --start {folder} begins with what this one has learnt."
                 )
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # copies: what maps the file would keep Windows from replacing it
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
         state.network.load_state_dict(_part(tensors, "network."))
         state.average.load_state_dict(_part(tensors, "average."))
         state.optimiser.load_state_dict(_optimiser(state.optimiser, _part(tensors, "optimiser.")))

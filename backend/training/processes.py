@@ -46,7 +46,7 @@ def joined(device: str) -> Iterator[Processes]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if kind == "cuda":
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if kind == "cuda" and distributed.is_nccl_available() else "gloo")
     own = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     try:
         yield Processes(distributed.get_rank(), ranks, own)

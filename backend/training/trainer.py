@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from backend.errors import ModelError
-from backend.models.bundle import AnyConfig, save_bundle
+from backend.errors import DeviceError, ModelError
+from backend.memory import out_of_memory
+from backend.models.bundle import AnyConfig, SceneModelConfig, save_bundle
 from backend.progress import Check, Report
 from backend.training.checkpoint import CHECKPOINT, TrainingState, load_state, save_state
 from backend.training.examples import BatchNumbers, collate
@@ -70,7 +71,10 @@ class Trainer:
         load_state(folder, self.state, settings.objective)
         self.objective = self.task.objective(self.state.network)
         self.judge = self.task.objective(self.state.average)
-        self.parallel = DistributedDataParallel(self.objective) if processes.ranks > 1 else self.objective
+        self.parallel = self.objective
+        if processes.ranks > 1:  # a batch may show none of some modality, whose expert then has no gradient
+            unused = isinstance(config, SceneModelConfig)
+            self.parallel = DistributedDataParallel(self.objective, find_unused_parameters=unused)
         self.held_out = None if held_out is None else self.task.examples(held_out)
         self.batches = self._load(examples, workers)
 
@@ -105,6 +109,17 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimiser step over the accumulated batches of all processes; its loss."""
+        try:
+            return self._train_step()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"The GPU's memory is too small for a batch of {self.settings.batch} examples of {self.settings.crop}"
+                " pixels: choose a smaller batch and more accumulation, or gradient_checkpointing=true."
+            ) from error
+
+    def _train_step(self) -> float:
         s, state = self.settings, self.state
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(s, state.step, self.steps)

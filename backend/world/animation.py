@@ -65,7 +65,9 @@ def _write_mp4(path: Path, frames: list[Path], frame_rate: float, comment: str, 
     ]  # fmt: skip
     # run where the frames are: a folder's name may hold what ffmpeg takes for a pattern
     folder, pipe = frames[0].parent, subprocess.PIPE
-    with subprocess.Popen(command, stderr=pipe, text=True, cwd=folder) as process:  # nosec B603 - a list, no shell
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=pipe, text=True, cwd=folder
+    ) as process:  # nosec B603 - a list, no shell
         while True:
             try:
                 _, said = process.communicate(timeout=0.2)

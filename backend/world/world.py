@@ -40,7 +40,8 @@ def plan_world(values: dict[str, Any], folder: str | None = None) -> JobPlan:
     stages = values.get("stages") or stages_within(values)
     job = Job.from_dict({**values, "stages": stages, "output": "world", "executor": LOCAL})
     plan = draft_plan(job)
-    place = folder or str(data_home() / "worlds" / plan.sha256[:16])
+    asked = replace(plan, batch=1, precision=job.precision)  # what was measured may be another the next time
+    place = folder or str(data_home() / "worlds" / asked.sha256[:16])
     # a batch of the plan's size is filled, and no more is made than is seen
     side = max(1, round(math.sqrt(plan.batch)))
     return replace(plan, job=replace(plan.job, job_dir=place), block_windows=side)
@@ -90,6 +91,7 @@ class World:
             self.directory.write_plan(self.plan)
             return
         found = self.directory.plan()
+        self.plan = self.plan.measured_as(found)
         if found.sha256 != self.plan.sha256:
             raise PlanError(
                 f"{self.directory.folder} holds a world that differs in "

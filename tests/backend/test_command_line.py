@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -106,6 +107,14 @@ def test_inspect_tells_what_the_backend_sees(make_raster):
     assert found["pixel_height_m"] == pytest.approx(11.12, rel=1e-2)
     assert found["pixel_width_m"] == pytest.approx(7.6, rel=1e-2)
     assert found["stretch_low"] == [0, 0, 0] and found["models"] == ["metaearth-lite"]
+
+
+def test_a_path_that_the_console_cannot_show_is_no_failure(make_raster):
+    done = subprocess.run(
+        [sys.executable, "-m", "backend", "inspect", make_raster("日本.tif")],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, text=True, timeout=180,
+    )
+    assert done.returncode == 0 and r"\u65e5\u672c.tif" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -194,7 +197,9 @@ def test_at_least_one_stream_is_always_to_be_made():
     assert observed.max() == 2 and 0.3 < (observed == 0).mean() < 0.5
 
 
-def test_a_scene_network_is_fitted_trained_and_resumed_and_knows_what_it_saw(make_raster, folder, tmp_path):
+@pytest.fixture
+def scene_to_train(make_raster, folder, tmp_path) -> SceneModelConfig:
+    """A prepared set of RGB, near infrared and PAN in ``set``, and an untrained model in ``config``."""
     bands = np.random.default_rng(0).integers(40, 200, (4, 64, 64)).astype(float)
     make_raster("imagery/a.tif", values=bands)
     rule = 'files = ["a.tif"]\nbands = [1, 2, 3]\nderived = ["pan"]\nwith.nir = { bands = [4] }\n'
@@ -203,7 +208,23 @@ def test_a_scene_network_is_fitted_trained_and_resumed_and_knows_what_it_saw(mak
     config = SceneModelConfig("mine", "Mine", network, (1.0, 10.0), Profile(), "", {"objective": "flow"},
                               pairs=(("rgb", "sar"),))
     save_bundle(tmp_path / "config", config, config.build().state_dict())
+    return config
 
+
+@pytest.mark.slow
+def test_processes_share_the_training_of_a_scene_network(scene_to_train, tmp_path):
+    """Batches of two show two or three of five modalities: some experts get no gradient."""
+    settings = ["steps=4", "batch=2", "crop=16", "warmup=1", "precision=float32"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "backend",
+               "train", "--config", tmp_path / "config", "--start", "none", "--data", tmp_path / "set",
+               "--output", tmp_path / "run", "--device", "cpu", "--workers", "0", "--set", *settings]
+    done = subprocess.run(list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert open_bundle(tmp_path / "run").config.training["steps"] == 4
+
+
+def test_a_scene_network_is_fitted_trained_and_resumed_and_knows_what_it_saw(scene_to_train, tmp_path):
     def train(start, output, **more):
         settings = [f"{name}={value}" for name, value in {"batch": 2, "crop": 16, "warmup": 1, **more}.items()]
         train_bundle(str(tmp_path / "config"), tmp_path / "set", tmp_path / output, settings, "cpu", start, 0)

@@ -88,6 +88,29 @@ def test_a_session_from_handshake_to_shutdown(child, small_model, make_raster, t
     assert child.process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_processes_that_it_starts_do_not_get_its_pipe(child):
+    child.send("models", {}, 1)
+    child.answer(1)
+    assert os.readlink(f"/proc/{child.process.pid}/fd/0") == os.devnull
+
+
+def test_a_gpu_that_is_lost_ends_the_process_after_the_answer():
+    """CUDA's errors last as long as the process. Stands in for a GPU: there is none."""
+    script = (
+        "import torch; from backend import server\n"
+        "def known_models(): raise torch.AcceleratorError('CUDA error: unspecified launch failure\\nmore')\n"
+        "server.known_models = known_models; server.serve_stdio()"
+    )
+    asked = b'{"jsonrpc": "2.0", "method": "models", "params": {}, "id": 7}\n'
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdin.write(asked)  # and the pipe stays open
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
+    assert answer["id"] == 7 and answer["error"]["message"].startswith("The GPU stopped answering (CUDA error: unspec")
+    assert process.wait(TIMEOUT) == 1
+
+
 def test_cancel_ends_a_job_and_leaves_nothing(child, small_model, make_raster, tmp_path):
     source = make_raster(height=400, width=400)
     child.send("generate", job(small_model, source, tmp_path / "out.tif"), 1)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from backend.__main__ import main
 from backend.diffusion.schedules import NoiseSchedule
-from backend.errors import Cancelled, HeldOutError, InputError, ModelError, PlanError
+from backend.errors import Cancelled, DeviceError, HeldOutError, InputError, ModelError, PlanError
 from backend.evaluation.spectrum import octave_power, smooth_patch_grain
 from backend.models.bundle import find_bundle, open_bundle
 from backend.progress import go_on, silent
@@ -274,6 +274,28 @@ def test_a_cancelled_run_saves_and_goes_on(small_model, imagery, tmp_path):
         straight.train_step()
     one, other = again.state.network.state_dict(), straight.state.network.state_dict()
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_resumed_run_does_not_keep_its_checkpoint_open(small_model, imagery, tmp_path):
+    """On Windows nobody could replace it then, and the run would save no more."""
+    first = trainer(small_model, imagery, tmp_path / "run")
+    first.train_step()
+    first.save()
+    again = trainer(small_model, imagery, tmp_path / "run", initial=open_bundle(tmp_path / "run").load().state_dict())
+    assert again.state.step == 1
+    assert str(tmp_path / "run") not in Path("/proc/self/maps").read_text()
+
+
+def test_too_small_memory_is_told_with_what_helps(small_model, imagery, tmp_path, monkeypatch):
+    run = trainer(small_model, imagery, tmp_path / "run")
+
+    def too_much(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(run, "_loss", too_much)
+    with pytest.raises(DeviceError, match=r"too small for a batch of 2 examples of 64 pixels: choose a smaller batch"):
+        run.train_step()
 
 
 def test_a_damaged_checkpoint_is_told(small_model, imagery, tmp_path):

@@ -1,5 +1,6 @@
 """The world: what a camera sees is what a whole job would make, wherever it flies and in whatever order."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -291,6 +292,14 @@ def test_every_evaluation_can_be_the_last(small_model, scene, tmp_path):
     with world_of(small_model, scene[0], tmp_path / "world") as world:
         look(world, 500_120, 4_999_900, 2.5, check=lambda: asked.append(None))
         assert len(asked) >= world.evaluations > 0
+
+
+def test_a_world_goes_on_with_the_batch_that_it_was_begun_with(small_model, scene, tmp_path):
+    """On a GPU the batch is measured, and may be another the next time."""
+    with world_of(small_model, scene[0], tmp_path / "world") as world:
+        world.directory.write_plan(dataclasses.replace(world.plan, batch=2))
+    with world_of(small_model, scene[0], tmp_path / "world") as again:
+        assert again.plan.batch == 2
 
 
 def test_another_world_in_the_folder_is_refused_by_what_differs(small_model, scene, tmp_path):
