@@ -215,8 +215,8 @@ def scene_to_train(make_raster, folder, tmp_path) -> SceneModelConfig:
 def test_processes_share_the_training_of_a_scene_network(scene_to_train, tmp_path):
     """Batches of two show two or three of five modalities: some experts get no gradient."""
     settings = ["steps=4", "batch=2", "crop=16", "warmup=1", "precision=float32"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--", "backend",
-               "train", "--config", tmp_path / "config", "--start", "none", "--data", tmp_path / "set",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--",
+               "backend", "train", "--config", tmp_path / "config", "--start", "none", "--data", tmp_path / "set",
                "--output", tmp_path / "run", "--device", "cpu", "--workers", "0", "--set", *settings]
     done = subprocess.run(list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
                           text=True, timeout=300)
