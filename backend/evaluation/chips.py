@@ -20,7 +20,7 @@ from backend.raster.averaging import average_down
 from backend.training.data import Picture, load_pictures
 from backend.training.degradation import reduce_bicubic
 
-Pixels = NDArray[np.float32]
+Values = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)
 """Of the tables on collections, m/px; chips of a prepared set count for their own."""
 REDUCTIONS = (1, 2, 3, 5)
@@ -39,7 +39,7 @@ class Chip:
     ``lon_lat``: degrees, None where the file does not say.
     """
 
-    pixels: Pixels
+    pixels: Values
     gsd_m: float
     source: str
     place: str
@@ -134,7 +134,7 @@ def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float,
 
 def coarse_crops(
     pictures: list[Picture], gsd_m: float, scale: int, tile: int, limit: int, seed: int = 0
-) -> list[Pixels]:
+) -> list[Values]:
     """Random crops of pictures whose own pixels are ``scale`` times coarser than ``gsd_m``: (3, tile / scale, ...).
 
     Real images of a coarser sensor as input, the paper's row 4m*. One crop a picture, more where pictures are few.
@@ -153,7 +153,7 @@ def coarse_crops(
     return [crop for crop in crops if crop.std() > FLAT]
 
 
-def low_resolution(pixels: Pixels, scale: int, kernel: str = "area") -> Pixels:
+def low_resolution(pixels: Values, scale: int, kernel: str = "area") -> Values:
     """(rows, cols, 3) -> (3, rows / scale, cols / scale): the area average, or bicubic with antialiasing."""
     if kernel == "area":
         return np.ascontiguousarray(average_down(pixels, scale).transpose(2, 0, 1))

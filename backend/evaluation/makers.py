@@ -13,30 +13,30 @@ from backend.cascade.engine import Engine, back_project
 from backend.cascade.picture import Manner, render_picture, render_stages
 from backend.models.cascade_network import upsample
 from backend.progress import Check, go_on
-from backend.raster.pixels import Pixels as Masked
+from backend.raster.pixels import Pixels
 from backend.raster.stretch import identity_stretch
 from backend.training.objective import regress
 
-Pixels = NDArray[np.float32]
-Maker = Callable[[Pixels, float, int], Pixels]
+Values = NDArray[np.float32]
+Maker = Callable[[Values, float, int], Values]
 """(low resolution (3, h, w) in 0..255, m/px of the result, seed) -> (3, h scale, w scale), rounded, in 0..255."""
 EDGE = 8
 
 
-def eight_bit(values: Pixels) -> Pixels:
+def eight_bit(values: Values) -> Values:
     """Rounded and clipped to 0..255, as a picture is written."""
     return np.clip(np.rint(values), 0, 255).astype(np.float32)
 
 
-def whole(low: Pixels) -> Masked:
+def whole(low: Values) -> Pixels:
     """The picture without holes."""
-    return Masked(np.ascontiguousarray(low, np.float32), np.ones(low.shape[1:], bool))
+    return Pixels(np.ascontiguousarray(low, np.float32), np.ones(low.shape[1:], bool))
 
 
 def generator(engine: Engine, consistency: float = 1.0, check: Check = go_on) -> Maker:
     """One stage of the model through the windows of a job."""
 
-    def make(low: Pixels, gsd_m: float, seed: int) -> Pixels:
+    def make(low: Values, gsd_m: float, seed: int) -> Values:
         return eight_bit(render_picture(engine, whole(low), gsd_m, Manner(seed, consistency=consistency), 1, check))
 
     return make
@@ -45,7 +45,7 @@ def generator(engine: Engine, consistency: float = 1.0, check: Check = go_on) ->
 def cascade(engine: Engine, stages: int, consistency: float = 1.0, check: Check = go_on) -> Maker:
     """Several stages, each from the result of the one before, as `generator` for scale ** stages."""
 
-    def make(low: Pixels, gsd_m: float, seed: int) -> Pixels:
+    def make(low: Values, gsd_m: float, seed: int) -> Values:
         manner = Manner(seed, consistency=consistency)
         return eight_bit(render_stages(engine, whole(low), stages, gsd_m, manner, check)[-1])
 
@@ -57,7 +57,7 @@ def regressor(engine: Engine, consistency: float = 0.0) -> Maker:
     network = engine.config.network
 
     @torch.inference_mode()
-    def make(low: Pixels, gsd_m: float, seed: int) -> Pixels:
+    def make(low: Values, gsd_m: float, seed: int) -> Values:
         stretch, margin = identity_stretch(3), network.context
         padded = np.pad(low, [(0, 0), (margin, margin), (margin, margin)], mode="symmetric")
         lr = torch.from_numpy(stretch.apply(padded))[None].to(engine.device)
@@ -72,7 +72,7 @@ def regressor(engine: Engine, consistency: float = 0.0) -> Maker:
 def bicubic(scale: int) -> Maker:
     """Bicubic interpolation, the picture reflected beyond its edges."""
 
-    def make(low: Pixels, gsd_m: float, seed: int) -> Pixels:
+    def make(low: Values, gsd_m: float, seed: int) -> Values:
         padded = np.pad(low, [(0, 0), (EDGE, EDGE), (EDGE, EDGE)], mode="symmetric")
         return eight_bit(upsample(torch.from_numpy(padded)[None], EDGE, scale)[0].numpy())
 
@@ -86,7 +86,7 @@ def maker_of(engine: Engine, consistency: float = 1.0, check: Check = go_on) -> 
     return generator(engine, consistency, check)
 
 
-def side_by_side(lines: list[list[Pixels]]) -> Image.Image:
+def side_by_side(lines: list[list[Values]]) -> Image.Image:
     """One line of pictures a row, (3, rows, cols) each, smaller ones enlarged pixel by pixel to the line's height."""
     drawn = []
     for line in lines:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from backend.scene.modality import Modality
 
-Pixels = NDArray[np.float32]
+Values = NDArray[np.float32]
 """(n, bands), 0 to 255, or class numbers."""
 RIDGE = 1e-6
 ITERATIONS = 200
 
 
-def polynomial(pixels: Pixels, modality: Modality, degree: int) -> NDArray[np.float64]:
+def polynomial(pixels: Values, modality: Modality, degree: int) -> NDArray[np.float64]:
     """(n, features): all products of up to ``degree`` bands in [-1, 1], or which class a pixel has."""
     if modality.is_map:
         return np.stack([pixels[:, 0] == c.value for c in modality.classes], axis=1).astype(np.float64)
@@ -42,7 +42,7 @@ class PixelRegression:
     degree: int
     weights: NDArray[np.float64]
 
-    def __call__(self, values: Pixels) -> Pixels:
+    def __call__(self, values: Values) -> Values:
         """(bands, rows, cols) of the source -> (bands, rows, cols) of the target, rounded."""
         rows, cols = values.shape[1:]
         found = polynomial(values.reshape(len(values), -1).T, self.source, self.degree) @ self.weights
@@ -52,19 +52,19 @@ class PixelRegression:
         return np.rint(found).clip(0, 255).astype(np.float32).T.reshape(-1, rows, cols)
 
 
-def fit(source: Modality, target: Modality, given: Pixels, wanted: Pixels, degree: int) -> PixelRegression:
+def fit(source: Modality, target: Modality, given: Values, wanted: Values, degree: int) -> PixelRegression:
     """The regression of pixels (n, bands) from the same pixels in another modality."""
     features = polynomial(given, source, degree)
     fitting = _logistic if target.is_map else _least_squares
     return PixelRegression(source, target, degree, fitting(features, wanted, target))
 
 
-def _least_squares(features: NDArray[np.float64], wanted: Pixels, target: Modality) -> NDArray[np.float64]:
+def _least_squares(features: NDArray[np.float64], wanted: Values, target: Modality) -> NDArray[np.float64]:
     normal = features.T @ features + RIDGE * np.eye(features.shape[1])
     return np.asarray(np.linalg.solve(normal, features.T @ wanted.astype(np.float64)), np.float64)
 
 
-def _logistic(features: NDArray[np.float64], wanted: Pixels, target: Modality) -> NDArray[np.float64]:
+def _logistic(features: NDArray[np.float64], wanted: Values, target: Modality) -> NDArray[np.float64]:
     """Maximum likelihood with a slight pull to zero, by L-BFGS."""
     x = torch.from_numpy(features)
     y = torch.from_numpy(polynomial(wanted, target, 1).argmax(axis=1))

@@ -16,7 +16,7 @@ from backend.evaluation.makers import Maker, bicubic, cascade, regressor
 from backend.evaluation.spectrum import EDGE, consistency_db, powers, smooth_patch_grain
 from backend.progress import Check, go_on
 
-Pixels = NDArray[np.float32]
+Values = NDArray[np.float32]
 BICUBIC, L1, OFF, GENERATED = "bicubic", "L1 network", "generated, back-projection off", "generated"
 REAL = "real"
 KEPT = 3
@@ -26,9 +26,9 @@ KEPT = 3
 class RememberingEngine(Engine):
     """An engine that keeps its last windows: with and without back-projection, which comes later, they are the same."""
 
-    kept: OrderedDict[tuple[bytes, bytes, float], Pixels] = field(default_factory=OrderedDict)
+    kept: OrderedDict[tuple[bytes, bytes, float], Values] = field(default_factory=OrderedDict)
 
-    def windows(self, lows: Pixels, noises: Pixels, ground_resolution_m: float) -> Pixels:
+    def windows(self, lows: Values, noises: Values, ground_resolution_m: float) -> Values:
         """As `Engine.windows`."""
         key = lows.tobytes(), noises.tobytes(), ground_resolution_m
         if key not in self.kept:
@@ -47,7 +47,7 @@ def remembering(engine: Engine) -> RememberingEngine:
 def repeated(make: Maker, stages: int, scale: int) -> Maker:
     """One stage's maker applied ``stages`` times, each at its own ground resolution."""
 
-    def again(low: Pixels, gsd_m: float, seed: int) -> Pixels:
+    def again(low: Values, gsd_m: float, seed: int) -> Values:
         for k in reversed(range(stages)):
             low = make(low, gsd_m * scale**k, seed)
         return low
@@ -100,12 +100,12 @@ class Remade:
     hints: Maps
 
 
-def inner(image: Pixels) -> Pixels:
+def inner(image: Values) -> Values:
     """The image without its edge: no method sees what lies beyond it, and a job drops a window's own."""
     return image[:, EDGE:-EDGE, EDGE:-EDGE]
 
 
-def measure(images: dict[str, Pixels], low: Pixels, extractor: Extractor | None) -> dict[str, Traits]:
+def measure(images: dict[str, Values], low: Values, extractor: Extractor | None) -> dict[str, Traits]:
     """The traits of every image, ``REAL`` among them; (3, rows, cols) each."""
     inside = {name: inner(image) for name, image in images.items()}
     features = extractor(np.stack(list(inside.values()))) if extractor else [None] * len(images)
@@ -127,7 +127,7 @@ def measure(images: dict[str, Pixels], low: Pixels, extractor: Extractor | None)
 
 def remake(
     chip: Chip, stages: int, scale: int, seed: int, makers: dict[str, Maker], extractor: Extractor | None
-) -> tuple[Remade, list[Pixels]]:
+) -> tuple[Remade, list[Values]]:
     """A chip made again by every method, and the images to show: input, each method's, real."""
     low = low_resolution(chip.pixels, scale**stages)
     real = np.ascontiguousarray(chip.pixels.transpose(2, 0, 1), np.float32)

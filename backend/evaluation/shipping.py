@@ -42,7 +42,7 @@ INSIDE, OUTSIDE = (0.1, 500.0), (0.05, 2000.0)
 """Metres per output pixel."""
 JUDGED_THREADS, JUDGED_SIDE = 2, 1024
 TRUE_DB = 42.0
-Pixels = NDArray[np.float32]
+Values = NDArray[np.float32]
 Found = tuple[list[Row], list[Verdict]]
 
 
@@ -70,10 +70,10 @@ class Difference:
     largest: float
 
 
-def difference(a: Engine, b: Engine, lows: Sequence[tuple[Pixels, float]], check: Check) -> Difference:
+def difference(a: Engine, b: Engine, lows: Sequence[tuple[Values, float]], check: Check) -> Difference:
     """Of one stage of the inputs, each (3, h, w) in 0..255 with the result's metres per pixel."""
 
-    def made(engine: Engine) -> list[Pixels]:
+    def made(engine: Engine) -> list[Values]:
         return [
             eight_bit(render_picture(engine, whole(low), gsd_m, Manner(seed), 1, check))
             for seed, (low, gsd_m) in enumerate(lows)
@@ -85,7 +85,7 @@ def difference(a: Engine, b: Engine, lows: Sequence[tuple[Pixels, float]], check
 
 
 def precision_rows(
-    engine: Engine, exact: Path | None, lows: Sequence[tuple[Pixels, float]], check: Check
+    engine: Engine, exact: Path | None, lows: Sequence[tuple[Values, float]], check: Check
 ) -> Found:
     """What storing in fp16 and computing in the engine's format change, each against float32.
 
@@ -145,8 +145,8 @@ def _with_weights(bundle: Bundle, weights: Path, folder: Path) -> Bundle:
 
 
 def run_job(
-    bundle: Bundle, low: Pixels, gsd_m: float, folder: Path, check: Check, **fields: Any
-) -> tuple[JobResult, tuple[str, ...], Pixels]:
+    bundle: Bundle, low: Values, gsd_m: float, folder: Path, check: Check, **fields: Any
+) -> tuple[JobResult, tuple[str, ...], Values]:
     """One stage of (3, rows, cols) with pixels of ``gsd_m`` afterwards, as a user's job: result, warnings, pixels."""
     size = gsd_m * bundle.config.network.scale
     source, output = folder / "source.tif", folder / "result.tif"
@@ -193,7 +193,7 @@ def cpu_name() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def range_rows(bundle: Bundle, low: Pixels, device: str, check: Check) -> Found:
+def range_rows(bundle: Bundle, low: Values, device: str, check: Check) -> Found:
     """Jobs at both ends of the range and beyond them: finished, true to the source, and warned of where they should be.
 
     ``low``: (3, rows, cols) of some real input.

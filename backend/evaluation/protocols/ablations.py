@@ -20,7 +20,7 @@ from backend.errors import PlanError
 from backend.evaluation.chips import Chip, held_out_chips, low_resolution
 from backend.evaluation.distances import frechet_difference, kernel_difference
 from backend.evaluation.features import Extractor, load_extractor
-from backend.evaluation.makers import Maker, Pixels, bicubic, cascade, generator, side_by_side
+from backend.evaluation.makers import Maker, Values, bicubic, cascade, generator, side_by_side
 from backend.evaluation.protocols.fid import Images, distance_columns, make_all
 from backend.evaluation.spectrum import consistency_db, octave_ratios, powers
 from backend.evaluation.statistics import mean_estimate
@@ -69,7 +69,7 @@ class Trial:
     given: str
     method: str
     make: Maker
-    lows: list[Pixels]
+    lows: list[Values]
     engine: Engine | None
 
 
@@ -93,7 +93,7 @@ def ablations(settings: AblationSettings, report: Report, check: Check) -> Table
     trials = [*_one_shot_trials(settings, chips, check), *_degradation_trials(settings, chips, check)]
     settings.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    shown: dict[tuple[str, str], list[list[Pixels]]] = {}
+    shown: dict[tuple[str, str], list[list[Values]]] = {}
     above: dict[tuple[str, str], NDArray[np.float64]] = {}
     for trial in trials:
         made, features, row = run_trial(trial, truth, extractor, settings.seed, report, check)
@@ -155,7 +155,7 @@ def _degradation_trials(settings: AblationSettings, chips: list[Chip], check: Ch
     return trials
 
 
-def degraded(picture: Pixels, scale: int, rng: np.random.Generator) -> Pixels:
+def degraded(picture: Values, scale: int, rng: np.random.Generator) -> Values:
     """A high-order degradation drawn from ``rng``: (rows, cols, 3) -> (3, rows / scale, cols / scale), in 0..255."""
     image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32) / 255)
     return degrade(image, scale, draw(rng), rng).numpy() * 255

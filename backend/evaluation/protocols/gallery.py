@@ -13,7 +13,7 @@ from backend.errors import InputError
 from backend.evaluation.chips import low_resolution
 from backend.evaluation.held_out import held_out_entry, read_entry
 from backend.evaluation.makers import Maker, eight_bit
-from backend.evaluation.remake import OFF, Pixels, methods
+from backend.evaluation.remake import OFF, Values, methods
 from backend.jobs.engines import open_engine
 from backend.models.bundle import find_bundle
 from backend.progress import Check, Report, watched
@@ -118,7 +118,7 @@ def _show(place: Place, makers: dict[str, Maker], tile: int, scale: int, setting
     )
 
 
-def surroundings(pixels: NDArray[np.uint8], place: Place, side: int) -> Pixels:
+def surroundings(pixels: NDArray[np.uint8], place: Place, side: int) -> Values:
     """The place's square of ``side`` pixels and `MARGIN` around it, mirrored where the file ends: (rows, cols, 3)."""
     if place.row + side > pixels.shape[0] or place.col + side > pixels.shape[1]:
         raise InputError(f"{place.file} has no {side} x {side} pixels from row {place.row}, column {place.col} on.")
@@ -127,12 +127,12 @@ def surroundings(pixels: NDArray[np.uint8], place: Place, side: int) -> Pixels:
     return around[rows, cols].astype(np.float32)
 
 
-def middle(image: Pixels, margin: int) -> Pixels:
+def middle(image: Values, margin: int) -> Values:
     """(3, rows, cols) without ``margin`` pixels on each side."""
     return image[:, margin:-margin, margin:-margin]
 
 
-def strip(columns: dict[str, Pixels]) -> Image.Image:
+def strip(columns: dict[str, Values]) -> Image.Image:
     """Images (3, rows, cols) side by side under their names, smaller ones enlarged pixel by pixel."""
     side = max(image.shape[1] for image in columns.values())
     drawn = Image.new("RGB", (len(columns) * (side + GAP) - GAP, side + HEAD), "white")

@@ -21,7 +21,7 @@ from backend.evaluation.held_out import judged_chips, splits_of
 from backend.evaluation.kept import Kept
 from backend.evaluation.makers import Maker, side_by_side
 from backend.evaluation.quality import group_rows, pooled_rows, regressed
-from backend.evaluation.remake import GENERATED, OFF, Pixels, Remade, methods, remake, remembering
+from backend.evaluation.remake import GENERATED, OFF, Remade, Values, methods, remake, remembering
 from backend.evaluation.scene_classes import BAR as ACCURACY
 from backend.evaluation.scene_classes import read_scenes, scene_rows
 from backend.evaluation.shipping import file_rows, precision_rows, range_rows, speed_rows
@@ -149,7 +149,7 @@ def _remake_all(
 ) -> list[Remade]:
     """All chips of one ground resolution made again, and one picture of some of them a number of stages."""
     gsd_m, shown = chips[0].gsd_m, spread(list(range(len(chips))), SHOWN)
-    lines: dict[int, list[list[Pixels]]] = {stages: [] for stages in STAGES}
+    lines: dict[int, list[list[Values]]] = {stages: [] for stages in STAGES}
     found: list[Remade] = []
     for n, chip in enumerate(watched(chips, f"{gsd_m:g} m/px", report, check)):
         for stages in STAGES:
@@ -190,14 +190,14 @@ def _classes(
     return scene_rows(scenes, tools.makers[1], tools.scale, training, settings.seed, report, check)
 
 
-def _inputs(chips: dict[float, list[Chip]], tools: Tools) -> list[tuple[Pixels, float]]:
+def _inputs(chips: dict[float, list[Chip]], tools: Tools) -> list[tuple[Values, float]]:
     """The inputs of one chip each of some ground resolutions, and the results' metres per pixel."""
     chosen = spread([some[0] for some in chips.values()], COMPARED)
     return [(low_resolution(chip.pixels, tools.scale), chip.gsd_m) for chip in chosen]
 
 
 def _shipped(
-    settings: LiteSettings, engine: Engine, lows: list[tuple[Pixels, float]], report: Report, check: Check
+    settings: LiteSettings, engine: Engine, lows: list[tuple[Values, float]], report: Report, check: Check
 ) -> tuple[list[Row], list[Verdict]]:
     """Lines and verdicts of file, number format, speed and range."""
     bundle, half = engine.bundle, lows[0][0].shape[1] // 2
