@@ -32,6 +32,8 @@ from backend.protocol import FieldError, Handshake, Job, ModelInfo, Progress
 from backend.verbs import plan_verb, run_verb
 
 GRACE_SECONDS = 10.0
+LOST_GPU: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+"""CUDA's errors, where torch is new enough to tell them from others."""
 SLOW_METHODS = ("add_model", "cluster", "diagnose", "plan")
 """They wait for a network or for the device, or read much, each in a thread of its own."""
 
@@ -140,7 +142,7 @@ class Server:
             return protocol.error_response(id_, protocol.CANCELLED, str(error), error.code)
         except MetaEarthError as error:
             return protocol.error_response(id_, protocol.JOB_FAILED, str(error), error.code)
-        except torch.AcceleratorError as error:
+        except LOST_GPU as error:
             traceback.print_exc()
             self.device_lost = not out_of_memory(error)
             sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."

@@ -155,7 +155,8 @@ class MetaEarthPlugin(QObject):
         self.iface.messageBar().pushInfo("MetaEarth", tr("The diagnostic report is on the clipboard."))
 
     def _results_added(self, layers: list, source: Optional[QgsRasterLayer]) -> None:
-        if layers:
+        """Make the last result the active layer, unless the user has gone on to another one than the source."""
+        if layers and self.iface.activeLayer() in (None, source):
             self.iface.setActiveLayer(layers[-1])
 
     def _look_around(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional
 
+from qgis.core import QgsApplication
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import (
     QCoreApplication,
@@ -158,7 +159,9 @@ class BackendClient(QObject):
 @contextmanager
 def _thread_lent_to_others() -> Iterator[None]:
     """While a task of QGIS only waits, another may have its place in the pool: maps are drawn there too."""
-    pool, in_pool = QThreadPool.globalInstance(), QThread.currentThread() != QCoreApplication.instance().thread()
+    tasks, in_pool = QgsApplication.taskManager(), QThread.currentThread() != QCoreApplication.instance().thread()
+    # a pool of their own from QGIS 3.34 on
+    pool = tasks.threadPool() if hasattr(tasks, "threadPool") else QThreadPool.globalInstance()
     if in_pool:
         pool.releaseThread()
     try:

@@ -7,6 +7,7 @@ from typing import Tuple
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
+    QgsCsException,
     QgsDistanceArea,
     QgsPointXY,
     QgsProject,
@@ -41,8 +42,11 @@ def size_km(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> Tuple[fl
 
 
 def size_text_km(extent: QgsRectangle, crs: QgsCoordinateReferenceSystem) -> str:
-    """ "3.2 km × 1.8 km"; empty without a CRS, or for extents without end."""
+    """ "3.2 km × 1.8 km"; empty without a CRS, for extents without end, and where the Earth ends."""
     if not crs.isValid() or not extent.isFinite() or extent.isEmpty():
         return ""
-    width, height = size_km(extent, crs)
+    try:
+        width, height = size_km(extent, crs)
+    except QgsCsException:  # an edge that lies off the Earth, as of a geostationary disk; older QGIS measures 0
+        return ""
     return tr("{:.3g} km × {:.3g} km").format(width, height)

@@ -15,6 +15,7 @@ from qgis.core import (
     Qgis,
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
+    QgsCsException,
     QgsMultiBandColorRenderer,
     QgsPointXY,
     QgsProcessingFeedback,
@@ -177,7 +178,10 @@ def ground_pixel_size_m(layer: QgsRasterLayer) -> Optional[float]:
     measure = on_ellipsoid(crs, layer.transformContext())
     centre = layer.extent().center()
     right, up = QgsPointXY(centre.x() + size[0], centre.y()), QgsPointXY(centre.x(), centre.y() + size[1])
-    measured = math.sqrt(measure.measureLine(centre, right) * measure.measureLine(centre, up))
+    try:
+        measured = math.sqrt(measure.measureLine(centre, right) * measure.measureLine(centre, up))
+    except QgsCsException:  # the centre lies off the Earth
+        return None
     if crs.isGeographic():
         return measured
     metres = QgsUnitTypes.fromUnitToUnitFactor(crs.mapUnits(), QgsUnitTypes.DistanceUnit.DistanceMeters)

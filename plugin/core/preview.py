@@ -96,12 +96,15 @@ class Preview(QObject):
             return
         if self._renderer:
             apply_style(self._result, self._renderer)
+        # square on the map, whatever the pixels are: else the map would show more than the extent
+        width = self._result.width()
+        size = QSize(width, max(1, round(width * self._extent.height() / self._extent.width())))
         for layer in (self._layer, self._result):
             settings = QgsMapSettings()
             settings.setLayers([layer])
             settings.setDestinationCrs(self._crs)
             settings.setExtent(self._extent)
-            settings.setOutputSize(QSize(self._result.width(), self._result.height()))
+            settings.setOutputSize(size)
             job = QgsMapRendererParallelJob(settings)
             job.finished.connect(self._drawn)
             self._jobs.append(job)

@@ -265,13 +265,6 @@ class GenerateDock(QgsDockWidget):
         run.ended.connect(partial(self._ended, run))
         run.start()
 
-    def stop(self, keep: bool) -> None:
-        """Cancel the job that runs."""
-        if not keep:
-            for run in self.runs:
-                run.live.remove()
-        self.run_box.stop(keep)
-
     def _show_live(self, run: Run, progress: Progress) -> None:
         if progress.message == WRITING:
             run.live.remove()  # its blocks go next, and on Windows no file goes that is open
@@ -332,7 +325,7 @@ class GenerateDock(QgsDockWidget):
     def hideEvent(self, event: QHideEvent) -> None:
         """Take the extent off the map."""
         super().hideEvent(event)
-        self._show_extent()
+        self._band.clear()  # the form within is still visible here
 
     def save_state(self) -> None:
         """Keep what the form shows for the next session."""

@@ -182,7 +182,7 @@ class JobForm(QWidget):
         """What this form says; what is as by default is left out."""
         layer = self.layer()
         found: Dict[str, Any] = {"INPUT": layer.id() if layer else ""}
-        if self.extent() is not None:
+        if layer and self.extent() is not None:
             found["EXTENT"] = extent_text(self.extent(), layer.crs())
         if self._wants_stages:
             found["STAGES"] = self.stages_box.value()

@@ -216,10 +216,6 @@ class ModalitiesTab(QWidget):
         self.form.seed_row.next()
         self.refresh()
 
-    def stop(self, keep: bool) -> None:
-        """Cancel the job that runs."""
-        self.run_box.stop(keep)
-
     def _finished(self, run: Run, name: str, lead: Optional[QgsRasterLayer], results: Dict[str, Any]) -> None:
         layers = add_results(run.context, name, order=results["RESULTS"].splitlines())
         text = tr("Done: {} layers in the group {}.").format(len(layers), name)

@@ -75,7 +75,10 @@ class RunBox(QWidget):
         if self.runs:
             self.cancel_button.setEnabled(False)
             self._say(tr("Stopping…"))
-            (self._current if self._current in self.runs else self.runs[0]).stop(keep)
+            run = self._current if self._current in self.runs else self.runs[0]
+            if run.live and not keep:
+                run.live.remove()  # its blocks go next, and on Windows no file goes that is open
+            run.stop(keep)
 
     def set_ready(self, ready: bool, reason: str) -> None:
         """Whether a job can be started, and else why not."""

@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingOutputMultipleLayers,
     QgsProcessingOutputNumber,
+    QgsProcessingParameterBoolean,
     QgsRasterRenderer,
 )
 from qgis.PyQt.QtGui import QIcon
@@ -22,7 +23,15 @@ from ..core.translate import tr
 from ..icons import ICON_PATH
 
 SEED, SECONDS, GROUND_RESOLUTION = "SEED", "SECONDS", "GROUND_RESOLUTION"
+LOAD = "LOAD"
 EVALUATIONS_PER_PIXEL, CONSISTENCY, STAGE_OUTPUTS = "EVALUATIONS_PER_PIXEL", "CONSISTENCY", "STAGE_OUTPUTS"
+
+
+def load_parameter() -> QgsProcessingParameterBoolean:
+    """Whether an algorithm whose results are not single layers loads them."""
+    parameter = QgsProcessingParameterBoolean(LOAD, tr("Load the results"), True)
+    parameter.setHelp(tr("Whether the results become layers; in a model, only the last step's may be wanted."))
+    return parameter
 
 
 class MetaEarthAlgorithm(QgsProcessingAlgorithm):

@@ -6,6 +6,7 @@ from typing import Any, List, Tuple
 
 from qgis.core import (
     QgsCoordinateTransform,
+    QgsCsException,
     QgsGeometry,
     QgsPointXY,
     QgsProcessing,
@@ -59,12 +60,16 @@ class FlyThrough(VerbAlgorithm):
         text = self.parameterAsString(parameters, ALTITUDES, context)
         crs = self.place_crs(parameters, context)
         places = [(v.x(), v.y(), v.z()) for v in line.vertices()]
-        if text.strip():
-            measure = on_ellipsoid(source.sourceCrs(), context.transformContext())
-            places = with_altitudes(places, altitudes_of(text), measure.measureLine)
-        elif not QgsWkbTypes.hasZ(line.wkbType()):
+        if not text.strip() and not QgsWkbTypes.hasZ(line.wkbType()):
             raise FieldError(tr("The path has no Z values; give the altitudes."))
-        return transformed(places, QgsCoordinateTransform(source.sourceCrs(), crs, context.transformContext()))
+        try:
+            if text.strip():
+                measure = on_ellipsoid(source.sourceCrs(), context.transformContext())
+                places = with_altitudes(places, altitudes_of(text), measure.measureLine)
+            return transformed(places, QgsCoordinateTransform(source.sourceCrs(), crs, context.transformContext()))
+        except QgsCsException:
+            raise FieldError(tr("The path cannot be laid onto the raster: a part of it lies where the raster's "
+                                "coordinate reference system does not reach.")) from None
 
 
 def _line_type() -> Any:

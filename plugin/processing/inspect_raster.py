@@ -12,7 +12,6 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
-    QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
     QgsProcessingParameterFileDestination,
@@ -60,7 +59,6 @@ class InspectRaster(MetaEarthAlgorithm):
         self.addParameter(parameter_of(SOURCE_RESOLUTION, INPUT))
         self.addParameter(QgsProcessingParameterFileDestination(OUTPUT, tr("Report"), tr("HTML files (*.html)"),
                                                                 optional=True, createByDefault=False))
-        self.addOutput(QgsProcessingOutputHtml(OUTPUT, tr("Report")))
         self.addOutput(QgsProcessingOutputNumber(GROUND_RESOLUTION, tr("Ground resolution (m/px)")))
         self.addOutput(QgsProcessingOutputString(MODELS, tr("Fitting models, separated by commas")))
         self.addOutput(QgsProcessingOutputString(REPORT, tr("All facts as JSON")))

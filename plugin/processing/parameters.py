@@ -157,8 +157,10 @@ def scalar_values(algorithm: QgsProcessingAlgorithm, fields: Tuple[JobField, ...
     found = {}
     for field in fields:
         if field.kind in SCALAR_KINDS:
-            text = algorithm.parameterAsString(parameters, field.parameter, context)
-            found[field.name] = from_root(field.kind, field.check(text))
+            value = parameters.get(field.parameter)
+            if not isinstance(value, (list, tuple)):  # of which parameterAsString knows nothing
+                value = algorithm.parameterAsString(parameters, field.parameter, context)
+            found[field.name] = from_root(field.kind, field.check(value))
     return found
 
 

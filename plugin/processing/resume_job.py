@@ -10,7 +10,6 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
-    QgsProcessingParameterBoolean,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterFile,
 )
@@ -21,10 +20,10 @@ from ..core.jobs import resume_job
 from ..core.paths import absolute
 from ..core.results import metaearth_tags
 from ..core.translate import tr
-from .algorithm import MetaEarthAlgorithm, job_output_texts, job_outputs, load_results
+from .algorithm import LOAD, MetaEarthAlgorithm, job_output_texts, job_outputs, load_parameter, load_results
 from .parameters import parameter_of
 
-FOLDER, EXECUTOR, LOAD = "FOLDER", "EXECUTOR", "LOAD"
+FOLDER, EXECUTOR = "FOLDER", "EXECUTOR"
 
 
 class ResumeJob(MetaEarthAlgorithm):
@@ -61,7 +60,7 @@ class ResumeJob(MetaEarthAlgorithm):
         executor.setFlags(executor.flags() | QgsProcessingParameterDefinition.Flag.FlagOptional)
         executor.setHelp(tr("Where the rest is computed: local, or a Dask scheduler. Empty: as the job was started."))
         self.addParameter(executor)
-        self.addParameter(QgsProcessingParameterBoolean(LOAD, tr("Load the results"), True))
+        self.addParameter(load_parameter())
         self.add_job_outputs()
 
     def checkParameterValues(self, parameters: Dict[str, Any], context: QgsProcessingContext) -> Tuple[bool, str]:

@@ -26,8 +26,8 @@ from ..core.paths import absolute
 from ..core.results import dresser
 from ..core.styles import class_renderer
 from ..core.translate import tr
-from .algorithm import MetaEarthAlgorithm
-from .parameters import Values, band_values, extent_value, parameter_of, scalar_values
+from .algorithm import LOAD, MetaEarthAlgorithm, load_parameter
+from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
 
 OUTPUTS = {"file": QgsProcessingOutputFile, "folder": QgsProcessingOutputFolder, "number": QgsProcessingOutputNumber,
            "text": QgsProcessingOutputString}
@@ -70,23 +70,34 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         """What the algorithm does, then every parameter and every output."""
         fields = [f"<h3>{tr(field.label)}</h3>\n{self.help_of(field)}" for field in self.verb.fields]
         outputs = [f"<b>{o.name.upper()}</b>: {tr(o.label)}" for o in self.verb.outputs]
+        if self.verb.planned:
+            load = load_parameter()
+            fields.append(f"<h3>{load.description()}</h3>\n{load.help()}")
         parts = [tr(self.verb.help), f"<h2>{tr('Parameters')}</h2>", *fields]
         return "\n".join([*parts, f"<h2>{tr('Outputs')}</h2>", *outputs] if outputs else parts)
 
     def help_of(self, field: JobField) -> str:
         """What a field means in QGIS."""
+        if field.kind == "extent":
+            return tr("Part of the first raster, in any coordinate reference system. Empty: all of it.")
+        if field.kind == "rasters":
+            return tr("Rasters. Folders of them can be given on the command line.")
         return tr(field.help)
 
     def initAlgorithm(self, configuration: Optional[Values] = None) -> None:
         """Declare parameters and outputs."""
         for field in self.verb.fields:
             self.declare(field)
+        if self.verb.planned:
+            self.addParameter(load_parameter())
         for output in self.verb.outputs:
             self.addOutput(OUTPUTS[output.kind](output.name.upper(), tr(output.label)))
 
     def declare(self, field: JobField) -> None:
         """Add a field's parameter."""
-        self.addParameter(parameter_of(field, "INPUT"))
+        parameter = parameter_of(field, "INPUT")
+        parameter.setHelp(help_of(field, self.help_of(field)))
+        self.addParameter(parameter)
 
     def checkParameterValues(self, parameters: Values, context: QgsProcessingContext) -> Tuple[bool, str]:
         """Whether the backend can be asked, and else why not."""
@@ -137,7 +148,9 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         if field.kind == "raster":
             if not field.required and parameters.get(name) in (None, ""):
                 return None
-            return sound_file(self.parameterAsRasterLayer(parameters, name, context), field)
+            layer = self.parameterAsRasterLayer(parameters, name, context)
+            picture = own_file(layer) if layer and self._places else None  # where it lies does not matter
+            return picture or sound_file(layer, field)
         if field.kind == "choices":
             return field.check(self.parameterAsEnumStrings(parameters, name, context))
         if field.kind == "extent":
@@ -168,9 +181,14 @@ class VerbAlgorithm(MetaEarthAlgorithm):
         point = self.parameterAsPoint(parameters, name, context, self.place_crs(parameters, context))
         return [point.x(), point.y()]
 
+    @property
+    def _places(self) -> bool:
+        """Whether the verb says itself where its raster lies."""
+        return any(field.kind == "crs" for field in self.verb.fields)
+
     def place_crs(self, parameters: Values, context: QgsProcessingContext) -> QgsCoordinateReferenceSystem:
         """What coordinates are given in to the backend."""
-        if any(field.kind == "crs" for field in self.verb.fields):
+        if self._places:
             return self.parameterAsCrs(parameters, "CRS", context)
         rasters = [field.parameter for field in self.verb.fields if field.kind == "raster"]
         given = next((name for name in rasters if parameters.get(name) not in (None, "")), None)
@@ -187,7 +205,7 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             told = run_verb(self.verb, values, feedback)
         except (BackendError, FieldError) as error:
             raise QgsProcessingException(str(error)) from error
-        if told.get("layers"):
+        if told.get("layers") and self.parameterAsBool(parameters, LOAD, context):
             load_layers(told["layers"], tr("MetaEarth: {}").format(Path(told["output"]).name), context)
         if told.get("synthetic"):
             for place in places.values():

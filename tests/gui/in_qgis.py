@@ -239,7 +239,7 @@ def resume_after_reopening():
     click(button)
     until(lambda: "windows" in dock().run_box.label.text())
     shot("9-resumed")
-    dock().stop(keep=False)
+    dock().run_box.stop(keep=False)
     until(lambda: not dock().runs)
     seen["left_by_resume"] = [path.name for path in FOLDER.glob("*.metaearth-job")]
 

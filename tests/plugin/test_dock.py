@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsApplication, QgsProject, QgsRectangle
+from qgis.core import QgsApplication, QgsCoordinateReferenceSystem, QgsProject, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QPushButton, QTextBrowser
@@ -69,6 +69,28 @@ def test_what_cannot_run_says_why(dock, window, tmp_path):
     assert planned(dock)
 
 
+def test_a_closed_panel_takes_its_frame_off_the_map(dock, layer):
+    def corners():
+        return dock._band._band.size()
+
+    planned(dock)
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
+    assert corners() > 0
+    dock.close()
+    assert corners() == 0
+    dock.show()
+    assert corners() > 0
+
+
+def test_an_extent_without_a_layer_is_kept_from_nobody(dock, layer):
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000), layer.crs())
+    QgsProject.instance().removeAllMapLayers()
+    dock.form.extent_box.setOutputExtentFromUser(QgsRectangle(500000, 4499800, 500200, 4500000),
+                                                 QgsCoordinateReferenceSystem("EPSG:32611"))
+    assert dock.form.layer() is None
+    dock.save_state()
+
+
 def test_a_closed_panel_still_knows_its_source(dock, layer):
     dock.modalities.form.layer_boxes["rgb"].setCurrentIndex(0)
     dock.hide()
@@ -124,6 +146,21 @@ def test_a_preview_has_the_pixels_of_the_run(dock, window, tmp_path):
     col = round((window_extent.xMinimum() - made.extent().xMinimum()) / 2.5)
     row = round((made.extent().yMaximum() - window_extent.yMaximum()) / 2.5)
     assert (gdal.Open(made.source()).ReadAsArray(col, row, 200, 200) == result).all()
+
+
+def test_a_preview_of_oblong_pixels_fills_its_picture(dock, window, tmp_path):
+    path = write_raster(tmp_path / "oblong.tif", 96)
+    dataset = gdal.Open(path, gdal.GA_Update)
+    left, width, _, top, _, height = dataset.GetGeoTransform()
+    dataset.SetGeoTransform((left, 2 * width, 0, top, 0, height))
+    dataset.FlushCache()
+    dock.show_layer(show(window, path, "oblong"))
+    planned(dock)
+    dock.make_preview()
+    events_until(lambda: dock.picture._after is not None)
+    picture, extent = dock.picture._after, dock._preview._extent
+    assert picture.width() / picture.height() == pytest.approx(extent.width() / extent.height(), rel=0.02)
+    assert extent.width() > 1.5 * extent.height()
 
 
 def test_another_seed_renews_the_preview(dock):
@@ -205,7 +242,7 @@ def test_the_map_fills_while_a_job_runs(dock, window, tmp_path):
     long_job(dock, window, tmp_path)
     name = events_until(lambda: [name for name in layers() if "being made" in name], 120)
     assert name == ["large – being made (synthetic)"]
-    dock.stop(keep=False)
+    dock.run_box.drop_action.trigger()
     assert layers() == ["large", "scene"]  # at once: its blocks are about to be deleted
     events_until(lambda: not dock.runs)
     assert layers() == ["large", "scene"]
@@ -274,7 +311,7 @@ def test_a_kept_job_of_a_service_can_be_resumed(dock, module, tiles, tmp_path):
     planned(dock)
     dock.run()
     events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
-    dock.stop(keep=True)
+    dock.run_box.stop(keep=True)
     events_until(lambda: not dock.runs)
     dock.resume(str(tmp_path / "web.tif.metaearth-job"), "web")
     events_until(lambda: not dock.runs, 240)
@@ -336,7 +373,7 @@ def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, modul
     job = next(job for job in offered if job.folder.startswith(str(tmp_path)))
     dock.resume(job.folder, "large")
     events_until(lambda: "windows" in dock.run_box.label.text())
-    dock.stop(keep=False)
+    dock.run_box.stop(keep=False)
     events_until(lambda: not dock.runs)
     assert job_folders(tmp_path) == []
 
@@ -344,7 +381,7 @@ def test_a_killed_backend_is_told_and_its_job_is_offered_and_resumed(dock, modul
 def test_what_is_finished_of_an_offered_job_is_deleted_on_request(dock, module, metaearth, window, tmp_path):
     long_job(dock, window, tmp_path)
     events_until(lambda: any(tmp_path.rglob("blocks/*/*/*.tif")))
-    dock.stop(keep=True)
+    dock.run_box.stop(keep=True)
     events_until(lambda: not dock.runs)
     plugin = metaearth.classFactory(SimpleNamespace(messageBar=lambda: window.messages, mainWindow=lambda: window))
     plugin.provider = QgsApplication.processingRegistry().providerById("metaearth")

@@ -95,8 +95,9 @@ def test_two_extents_of_a_service_agree_where_they_overlap(tiles):
     assert not np.array_equal(first[:3, :, 128:], first[:3, :, :384])
 
 
-def test_a_typed_stretch_is_used(scene):
-    result = run(INPUT=scene, STRETCH="0,128")
+@pytest.mark.parametrize("stretch", ["0,128", [0, 128]])
+def test_a_typed_stretch_is_used(scene, stretch):
+    result = run(INPUT=scene, STRETCH=stretch)
     plan = json.loads(gdal.Open(result["OUTPUT"]).GetMetadata()["METAEARTH_PLAN"])
     assert plan["stretch"] == {"low": [0, 0, 0], "high": [128, 128, 128]}
 

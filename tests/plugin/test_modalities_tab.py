@@ -246,7 +246,7 @@ def test_the_bar_moves_while_windows_are_made(tab):
     tab.translate()
     seen = events_until(lambda: 0 < tab.run_box.bar.value() < 900 and tab.run_box.bar.value())
     events_until(lambda: tab.run_box.bar.value() > seen and "left" in tab.run_box.label.text())
-    tab.stop(keep=False)
+    tab.run_box.stop(keep=False)
     assert ended(tab) == "Cancelled."
 
 

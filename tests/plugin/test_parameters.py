@@ -60,6 +60,7 @@ def test_sound_values_pass(algorithm, scene, values):
     ({"CONSISTENCY": 1.5}, "Consistency: 1.5 is outside 0 to 1"),
     ({"SAMPLER": "euler"}, "'euler' is not one of auto, dpm-solver++, ddim"),
     ({"BANDS": [1, 2]}, "one band or three"),
+    ({"STRETCH": [0, 1, 2]}, "Stretch: "),
     ({"BANDS": [1, 2, 4]}, "the layer has 3 bands, and band 4 is chosen"),
     ({"EXTENT": extent(10, 10, 0, 100)}, "The extent is empty"),
     ({"EXTENT": extent(1000, 2000, 0, 100)}, "outside the layer"),

@@ -49,6 +49,17 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(scene, tmp_path):
     assert "synthetic" in osm.metadata().keywords()["metaearth"]
 
 
+def test_a_scene_that_only_the_next_step_needs_is_not_loaded(scene, tmp_path):
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    found = processing.run(
+        "metaearth:translatemodality",
+        {"RGB": scene, "TARGETS": ["nir"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "town"), "LOAD": False},
+        context=context,
+    )
+    assert Path(found["RESULTS"]).is_file() and context.layersToLoadOnCompletion() == {}
+
+
 def test_an_extent_gives_the_same_pixels_as_all_of_the_layer(tmp_path):
     source = write_raster(tmp_path / "a.tif", 96)
     common = {"RGB": source, "TARGETS": ["nir"], "MODEL": "tiny-mm", "PRECISION": "float32"}

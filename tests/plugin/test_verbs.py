@@ -185,6 +185,17 @@ def test_a_picture_is_placed_where_it_is_asked_for(tmp_path):
     assert layer.extent().center() == QgsPointXY(500000, 5000000)
 
 
+def test_where_qgis_takes_a_picture_to_lie_does_not_matter(tmp_path):
+    """QGIS can give what has no CRS that of the project."""
+    picture = tmp_path / "painting.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(picture)
+    layer = QgsRasterLayer(str(picture))
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
+    found = processing.run("metaearth:placepicture", {
+        "INPUT": layer, "OUTPUT": str(tmp_path / "map.tif"), "METRES_PER_PIXEL": 64, "CRS": "EPSG:32633"})
+    assert QgsRasterLayer(found["OUTPUT"]).crs().authid() == "EPSG:32633"
+
+
 def test_a_model_is_trained_on_ones_own_layers_and_used(tmp_path):
     """Prepare, train, generate: what a laboratory does, in the toolbox."""
     source = write_raster(tmp_path / "in.tif", 256)
