@@ -8,15 +8,16 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from backend.cascade.engine import Engine, Sampling
-from backend.devices import device_name, fast_bfloat16_on_cpu, in_use, use_threads
+from backend.devices import choose_device, device_name, fast_bfloat16_on_cpu, in_use, use_threads
 from backend.errors import DeviceError, OutputError
 from backend.files import complete_file
-from backend.models.bundle import Bundle, SceneModelConfig, as_scene
+from backend.models.bundle import AnyConfig, Bundle, SceneModelConfig, as_scene
 from backend.protocol import data_home
 from backend.scene.engine import Observed, SceneEngine, Window
 
@@ -72,6 +73,23 @@ def _known(key: str) -> Speed | None:
         raise DeviceError(sentence)
     found = _cached().get(key)
     return Speed(**found) if found else None
+
+
+def where_it_runs(bundle: Bundle[AnyConfig], device: str, precision: str) -> tuple[dict[str, Any], Speed]:
+    """The fields of a plan that say what network runs where, in which format and batch; and how fast it is there."""
+    sha256, device = bundle.sha256(), choose_device(device)
+    precision, batch = fastest(bundle, sha256, device, precision)
+    fields = {
+        "model": bundle.config.id,
+        "model_folder": str(bundle.folder.absolute()),
+        "model_sha256": sha256,
+        "device": device,
+        "device_name": device_name(device),
+        "precision": precision,
+        "batch": batch,
+        "torch_version": torch.__version__,
+    }
+    return fields, calibrated(bundle, sha256, device, precision, batch)
 
 
 def measure(

@@ -18,9 +18,8 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from backend.cascade.planning import stage_regions
-from backend.devices import choose_device
 from backend.errors import PlanError
-from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
+from backend.jobs.calibration import SCENE_STREAMS, where_it_runs
 from backend.jobs.checks import check_free, check_outputs, check_size, existing_folder, warnings_of
 from backend.jobs.directory import PLAN_TAG
 from backend.jobs.plan import OVERHEAD, JobPlan, checked, draft_plan
@@ -150,9 +149,8 @@ class LargeScene:
 
     def _work(self, bundle: Bundle, windows: int, steps: int, share: float = 1.0) -> Work:
         """``share``: of the time that a window took when the network was calibrated."""
-        sha256, device = bundle.sha256(), choose_device(self.wanted.device)
-        precision, batch = fastest(bundle, sha256, device, self.wanted.precision)
-        seconds = calibrated(bundle, sha256, device, precision, batch).window_seconds(steps) * share
+        _, speed = where_it_runs(bundle, self.wanted.device, self.wanted.precision)
+        seconds = speed.window_seconds(steps) * share
         return Work(windows, windows * steps, windows * seconds * OVERHEAD)
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from backend.cascade.engine import Sampling
 from backend.cascade.planning import stage_regions, stages_for
-from backend.devices import choose_device, device_name
 from backend.errors import PlanError
-from backend.jobs.calibration import calibrated, fastest
+from backend.jobs.calibration import calibrated, where_it_runs
 from backend.jobs.checks import (
     check_outputs,
     check_size,
@@ -341,15 +339,10 @@ def draft_plan(job: Job) -> JobPlan:
     paths = _result_paths(job, stages)
     grids = [grid.zoom_in(network.scale**k) for k in range(1, stages + 1)]
     regions = stage_regions(area, grid, stages, geometry)
-    device = choose_device(job.device)
-    sha256, sampling = bundle.sha256(), _sampling(job, bundle)
-    precision, batch = fastest(bundle, sha256, device, job.precision)
-    speed = calibrated(bundle, sha256, device, precision, batch)
+    sampling, (runs, speed) = _sampling(job, bundle), where_it_runs(bundle, job.device, job.precision)
     return JobPlan(
         job=job,
-        model=bundle.config.id,
-        model_folder=str(bundle.folder.absolute()),
-        model_sha256=sha256,
+        **runs,
         source=fingerprint,
         resample_to_m=resample_to_m,
         anchor=anchor,
@@ -366,11 +359,6 @@ def draft_plan(job: Job) -> JobPlan:
         ),
         geometry=geometry,
         sampling=sampling,
-        device=device,
-        device_name=device_name(device),
-        precision=precision,
-        batch=batch,
-        torch_version=torch.__version__,
         block_windows=block_windows(job, speed, sampling, geometry.count(regions[-1])),
         warnings=(
             *warnings_of(grid, stages, bundle, resample_to_m, native_m), *warnings_at_180_degrees(grid, job.extent)

@@ -13,12 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backend.cascade.engine import Sampling
-from backend.devices import choose_device, device_name
 from backend.errors import InputError, ModelError, PlanError
-from backend.jobs.calibration import SCENE_STREAMS, calibrated, fastest
+from backend.jobs.calibration import SCENE_STREAMS, where_it_runs
 from backend.jobs.plan import JobPlan, Product, StagePlan, checked
 from backend.jobs.portions import block_windows
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
@@ -160,20 +157,15 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
     grid = wanted.grid or lead_grid(wanted.inputs, wanted.source_resolution, wanted.resolution_m)
     area = grid.region if wanted.extent is None else grid.region_of(wanted.extent)
     warnings += check_resolution(config, [*known, *targets], grid.pixel_size_m) + check_cover(wanted, grid)
-    profile, device = config.profile, choose_device(wanted.device)
-    tile = config.network.tile
+    profile, tile = config.profile, config.network.tile
     # what comes from noise alone is one window: several would each invent a scene of their own
     lattice = Lattice(tile, profile.margin, profile.ramp) if wanted.inputs else Lattice(tile, 0, 0)
     geometry = WindowGeometry(lattice, 1, 0)
-    sha256, sampling = bundle.sha256(), Sampling(profile.sampler, wanted.steps or profile.steps)
-    precision, batch = fastest(bundle, sha256, device, wanted.precision)
-    job = _job(wanted)
-    speed = calibrated(bundle, sha256, device, precision, batch)
+    job, sampling = _job(wanted), Sampling(profile.sampler, wanted.steps or profile.steps)
+    runs, speed = where_it_runs(bundle, wanted.device, wanted.precision)
     plan = ScenePlan(
         job=job,
-        model=config.id,
-        model_folder=str(bundle.folder.absolute()),
-        model_sha256=sha256,
+        **runs,
         source={},  # this, bands, dtype and nodata: see `_with_rasters`
         resample_to_m=None,
         anchor=None,
@@ -187,11 +179,6 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         stages=(StagePlan(grid, area, area, job.output),),
         geometry=geometry,
         sampling=sampling,
-        device=device,
-        device_name=device_name(device),
-        precision=precision,
-        batch=batch,
-        torch_version=torch.__version__,
         block_windows=block_windows(job, speed, sampling, geometry.count(area)),
         warnings=tuple(warnings),
         inputs=tuple(dataclasses.replace(i, path=str(Path(i.path).absolute())) for i in wanted.inputs),

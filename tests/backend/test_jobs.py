@@ -422,10 +422,10 @@ def test_a_job_of_a_gpu_that_is_gone_says_so_and_stays(half_done):
 def test_a_job_goes_on_with_the_batch_that_it_was_begun_with(half_done, small_model, monkeypatch):
     """On a GPU the batch is measured, and may be another the next time."""
     source, output = (str(half_done.parent / name) for name in ("in.tif", "out.tif"))
-    monkeypatch.setattr(plan_module, "fastest", lambda *arguments: ("bfloat16", 2))
+    monkeypatch.setattr(calibration, "fastest", lambda *arguments: ("bfloat16", 2))
     with pytest.raises(PlanError, match=r"differs in precision \(float32, now bfloat16\)"):  # as if asked for
         run(small_model, source, output)
-    monkeypatch.setattr(plan_module, "fastest", lambda *arguments: ("float32", 2))
+    monkeypatch.setattr(calibration, "fastest", lambda *arguments: ("float32", 2))
     assert run(small_model, source, output).blocks_resumed == 3
 
 
