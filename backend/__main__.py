@@ -215,6 +215,15 @@ def serve(arguments: argparse.Namespace) -> int:
     return serve_stdio()
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    """Tell what those ask who help."""
+    from backend.diagnosis import diagnose
+
+    for name, line in diagnose().facts.items():
+        print(f"{name}: {line}")
+    return 0
+
+
 def bench(arguments: argparse.Namespace) -> int:
     """Measure the engine on this machine."""
     from backend.evaluation.bench import bench as run_bench
@@ -272,6 +281,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("serve", help="answer JSON-RPC requests on standard input")
     verb.set_defaults(run=serve)
+
+    verb = verbs.add_parser("doctor", help="tell releases, device and models, for those who are asked for help")
+    verb.set_defaults(run=doctor)
 
     verb = verbs.add_parser("evaluate", help="measure a model by the paper's protocols and ours")
     add_protocols(verb, watched)

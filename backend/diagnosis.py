@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from backend.devices import choose_device, device_name, gpu_works
 from backend.models.bundle import list_bundles
 from backend.protocol import Diagnosis
 
@@ -24,7 +25,9 @@ def diagnose() -> Diagnosis:
     facts["CUDA"] = str(torch.version.cuda or "not in this build of torch")
     if torch.cuda.is_available():
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
-        facts["GPU"] = f"{torch.cuda.get_device_name()}, compute capability {capability}"
+        unused = "" if gpu_works() else "; this build of torch has no code for it"
+        facts["GPU"] = f"{torch.cuda.get_device_name()}, compute capability {capability}{unused}"
+    facts["Device taken"] = device_name(choose_device("auto"))
     for bundle in list_bundles():
         facts[f"Model {bundle.config.id}"] = bundle.sha256() if bundle.has_weights else "no weights"
     return Diagnosis(facts)

@@ -11,10 +11,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 from PIL import Image
 
 from backend.__main__ import build_parser
+from backend.devices import choose_device, device_name
 from backend.evaluation.commands import PROTOCOLS
 from backend.protocol import EVALUATE, JOB_FIELDS, VERBS, FieldError, Job, stage_paths
 from backend.verbs import MODULES
@@ -132,6 +134,12 @@ def test_wrong_calls_end_in_a_sentence(arguments, status, sentence):
     assert done.returncode == status
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_tells_releases_device_and_models():
+    lines = dict(line.split(": ", 1) for line in backend("doctor").stdout.splitlines())
+    assert lines["torch"] == torch.__version__ and lines["Device taken"] == device_name(choose_device("auto"))
+    assert len(lines["Model metaearth-lite"]) == 64
 
 
 def test_models_lists_the_embedded_ones():
