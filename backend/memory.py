@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,12 +48,19 @@ def device_memory_bytes(device: str) -> int:
 
 def moved(network: Network, device: str) -> Network:
     """The network on a device; `DeviceError` if it does not fit there."""
-    try:
+    with telling(TOO_SMALL.format("this model")):
         return network.to(device)
+
+
+@contextmanager
+def telling(sentence: str) -> Iterator[None]:
+    """`DeviceError` with a sentence where memory turns out to be too small."""
+    try:
+        yield
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise DeviceError(TOO_SMALL.format("this model")) from error
+        raise DeviceError(sentence) from error
 
 
 def out_of_memory(error: Exception) -> bool:

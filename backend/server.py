@@ -24,7 +24,7 @@ from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun, resume
-from backend.memory import device_memory_bytes, out_of_memory
+from backend.memory import TOO_SMALL, device_memory_bytes, out_of_memory
 from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace
@@ -142,17 +142,20 @@ class Server:
             return protocol.error_response(id_, protocol.CANCELLED, str(error), error.code)
         except MetaEarthError as error:
             return protocol.error_response(id_, protocol.JOB_FAILED, str(error), error.code)
-        except LOST_GPU as error:
-            traceback.print_exc()
-            self.device_lost = not out_of_memory(error)
-            sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."
-            return protocol.error_response(id_, protocol.JOB_FAILED, sentence, "device")
         except Exception as error:
             traceback.print_exc()
-            sentence = (
-                f"The backend met an unexpected error ({type(error).__name__}: {error}). Its log has the details."
-            )
-            return protocol.error_response(id_, protocol.INTERNAL_ERROR, sentence, "internal")
+            return protocol.error_response(id_, *self._unexpected(error))
+
+    def _unexpected(self, error: Exception) -> tuple[int, str, str]:
+        """Code, sentence and kind of an error that nothing told better."""
+        if out_of_memory(error):
+            return protocol.JOB_FAILED, TOO_SMALL.format("this work"), "device"
+        if isinstance(error, LOST_GPU):
+            self.device_lost = True
+            sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."
+            return protocol.JOB_FAILED, sentence, "device"
+        sentence = f"The backend met an unexpected error ({type(error).__name__}: {error}). Its log has the details."
+        return protocol.INTERNAL_ERROR, sentence, "internal"
 
     def _initialize(self, id_: Any, params: dict[str, Any]) -> Handshake:
         if params.get("protocol") != protocol.PROTOCOL_VERSION:

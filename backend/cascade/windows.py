@@ -37,9 +37,7 @@ class StageSettings:
 class CascadeWindows:
     """The `WindowMaker` of a stage; ``read`` gives the stage's input by region."""
 
-    def __init__(
-        self, engine: Engine, read: Read, settings: StageSettings, bands: int
-    ) -> None:
+    def __init__(self, engine: Engine, read: Read, settings: StageSettings, bands: int) -> None:
         self.engine, self.read, self.settings, self.bands = engine, read, settings, bands
 
     @property

@@ -18,8 +18,7 @@ from torch import Tensor
 from backend.cascade.engine import finite
 from backend.devices import fix_arithmetic
 from backend.diffusion.flow import adams_bashforth
-from backend.errors import DeviceError
-from backend.memory import TOO_SMALL, halved, moved, out_of_memory
+from backend.memory import TOO_SMALL, halved, moved, out_of_memory, telling
 from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.tiling.noise import noise_field
@@ -136,12 +135,8 @@ class SceneEngine:
         Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
         """
         began = time.perf_counter()
-        try:
+        with telling(TOO_SMALL.format("one window")):
             mean = self._tokens(observed, ground_resolution_m, blocks)
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise DeviceError(TOO_SMALL.format("one window")) from error
-            raise
         self.seconds_network += time.perf_counter() - began
         self.evaluations += 1
         self.on_evaluation(1)

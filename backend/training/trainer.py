@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from backend.errors import DeviceError, ModelError
-from backend.memory import out_of_memory
+from backend.errors import ModelError
+from backend.memory import telling
 from backend.models.bundle import AnyConfig, SceneModelConfig, save_bundle
 from backend.progress import Check, Report
 from backend.training.checkpoint import CHECKPOINT, TrainingState, load_state, save_state
@@ -109,15 +109,11 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimiser step over the accumulated batches of all processes; its loss."""
-        try:
+        with telling(
+            f"The GPU's memory is too small for a batch of {self.settings.batch} examples of {self.settings.crop}"
+            " pixels: choose a smaller batch and more accumulation, or gradient_checkpointing=true."
+        ):
             return self._train_step()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"The GPU's memory is too small for a batch of {self.settings.batch} examples of {self.settings.crop}"
-                " pixels: choose a smaller batch and more accumulation, or gradient_checkpointing=true."
-            ) from error
 
     def _train_step(self) -> float:
         s, state = self.settings, self.state

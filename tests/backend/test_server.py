@@ -95,11 +95,18 @@ def test_processes_that_it_starts_do_not_get_its_pipe(child):
     assert os.readlink(f"/proc/{child.process.pid}/fd/0") == os.devnull
 
 
-def test_a_gpu_that_is_lost_ends_the_process_after_the_answer():
-    """CUDA's errors last as long as the process. Stands in for a GPU: there is none."""
+ERRORS_OF_CUDA = [
+    ("unspecified launch failure", "The GPU stopped answering (CUDA error: unspec", True),
+    ("out of memory", "The GPU's memory is too small for this work", False),
+]
+
+
+@pytest.mark.parametrize(("error", "told", "ends"), ERRORS_OF_CUDA)
+def test_a_gpu_that_is_lost_ends_the_process_after_the_answer(error, told, ends):
+    """CUDA's errors, but for a lack of memory, last as long as the process. Stands in for a GPU: there is none."""
     script = (
         "import torch; from backend import server\n"
-        "def known_models(): raise torch.AcceleratorError('CUDA error: unspecified launch failure\\nmore')\n"
+        f"def known_models(): raise torch.AcceleratorError('CUDA error: {error}\\nmore')\n"
         "server.known_models = known_models; server.serve_stdio()"
     )
     asked = b'{"jsonrpc": "2.0", "method": "models", "params": {}, "id": 7}\n'
@@ -107,8 +114,13 @@ def test_a_gpu_that_is_lost_ends_the_process_after_the_answer():
     process.stdin.write(asked)  # and the pipe stays open
     process.stdin.flush()
     answer = json.loads(process.stdout.readline())
-    assert answer["id"] == 7 and answer["error"]["message"].startswith("The GPU stopped answering (CUDA error: unspec")
-    assert process.wait(TIMEOUT) == 1
+    assert answer["id"] == 7 and answer["error"]["message"].startswith(told)
+    if not ends:
+        process.stdin.write(asked)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 7
+        process.stdin.close()
+    assert process.wait(TIMEOUT) == int(ends)
 
 
 def test_cancel_ends_a_job_and_leaves_nothing(child, small_model, make_raster, tmp_path):
