@@ -34,6 +34,14 @@ class Processes:
         distributed.all_reduce(total)
         return float(total) / self.ranks
 
+    def of_first(self, value: str) -> str:
+        """What the first process holds, once it is there."""
+        if self.ranks == 1:
+            return value
+        held = [value]
+        distributed.broadcast_object_list(held, src=0, device=self.device)
+        return str(held[0])
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:

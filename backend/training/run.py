@@ -78,9 +78,10 @@ def smoke(config: str, assignments: list[str], device: str) -> str:
     model, settings = _changed(config, assignments)
     settings = dataclasses.replace(settings, epochs=0, steps=SMOKE_STEPS)
     with joined(device) as processes, tempfile.TemporaryDirectory() as name:
-        pool, folder = task_of(model, settings).random_pool(), Path(name)
+        pool, folder = task_of(model, settings).random_pool(), Path(processes.of_first(name))
         # the first trainer is gone when the second is made: large networks fit into memory once
         Trainer(model, settings, pool, folder, processes).run(silent, go_on)
+        processes.of_first("has written its checkpoint")
         again = Trainer(model, dataclasses.replace(settings, steps=SMOKE_STEPS + 1), pool, folder, processes)
         if again.state.step != SMOKE_STEPS:
             raise PlanError("The checkpoint was not found again.")

@@ -397,6 +397,17 @@ def test_a_configuration_can_be_tried_without_imagery(small_model, capfd):
     assert "examples/s" in capfd.readouterr().out
 
 
+def test_a_configuration_can_be_tried_by_several_processes(small_model):
+    """The checkpoint that the first writes is found by the second."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--",
+               "backend", "train", "--config", str(small_model.folder), "--smoke", "--device", "cpu",
+               "--set", "batch=1", "crop=64"]
+    both = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+                          timeout=300)
+    assert both.returncode == 0, both.stderr
+    assert "of 2 examples" in both.stdout
+
+
 def test_training_without_data_is_refused(small_model, capfd):
     assert main(["train", "--config", str(small_model.folder)]) == 2
     assert "Give a training set and a folder" in capfd.readouterr().err
