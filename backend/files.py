@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rasterio._err import CPLE_BaseError  # raised as it is by rasterio.shutil
@@ -17,6 +17,8 @@ from backend.errors import DiskFullError, OutputError
 
 PARTIAL = ".part"
 """In the name of a file that is not complete."""
+SIDECARS = (".aux.xml", ".ovr", ".msk")
+"""What GDAL keeps beside a raster, by what follows its name: some coordinate systems and palettes, and statistics."""
 FULL, FULL_SIGNS = (errno.ENOSPC, errno.EDQUOT), ("No space left", "quota exceeded")
 
 
@@ -48,9 +50,26 @@ def complete_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         with writing(path):
-            partial.replace(path)
+            take_the_place_of(path, partial)
     finally:
         partial.unlink(missing_ok=True)
+        for end in SIDECARS:
+            beside(partial, end).unlink(missing_ok=True)
+
+
+def take_the_place_of(path: Path, partial: Path) -> None:
+    """Rename a finished file, and what GDAL keeps beside it; what was beside the earlier one goes."""
+    partial.replace(path)
+    for end in SIDECARS:
+        with suppress(OSError):
+            beside(path, end).unlink(missing_ok=True)
+            if beside(partial, end).is_file():
+                beside(partial, end).replace(beside(path, end))
+
+
+def beside(path: Path, end: str) -> Path:
+    """One of a file's `SIDECARS`."""
+    return path.with_name(path.name + end)
 
 
 def _free_bytes(path: Path) -> int:

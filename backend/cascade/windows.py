@@ -67,7 +67,7 @@ class CascadeWindows:
         lows, noises = (np.stack(part) for part in zip(*inputs))
         return render_windows(self.engine, lows, noises, s.stretch, s.ground_resolution_m, s.consistency)
 
-    def finish(self, blended: Values) -> Values:
+    def finish(self, blended: Values, region: Region) -> Values:
         """Windows are in source units already."""
         return blended
 

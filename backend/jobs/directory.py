@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ STOP = "stop"
 PROBE = "probe-"
 """How the names begin by which the workers of a cluster find out that they see the same folder."""
 FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
+MOSAICS = re.compile(r"(sample\d+_s\d+|live-\d{4,}|finished\d+|mean|standard)\.vrt")
+"""The names of the mosaics over blocks; what has another name is somebody else's."""
 PLAN_TAG = "METAEARTH_PLAN_SHA256"
 EVALUATIONS_TAG, SECONDS_TAG, BATCH_TAG = "METAEARTH_EVALUATIONS", "METAEARTH_SECONDS", "METAEARTH_BATCH"
 
@@ -277,12 +280,14 @@ class JobDirectory:
                     path.unlink()
 
     def _is_own(self, path: Path) -> bool:
-        names, ends = (self.plan_name, OWNER, LOCK, STOP, *FOLDERS), (".vrt", f"{PARTIAL}.json")
-        return path.name in names or path.name.endswith(ends) or path.name.startswith(PROBE)
+        if path.name in (self.plan_name, OWNER, LOCK, STOP, *FOLDERS) or MOSAICS.fullmatch(path.name):
+            return True
+        return path.name.endswith(f"{PARTIAL}.json") or path.name.startswith(PROBE)
 
     def _foreign(self) -> list[str]:
-        """Names in the folder that no job has made."""
-        return sorted(path.name for path in self.folder.iterdir() if not self._is_own(path))
+        """Names in the folder that no job has made; a folder without a lock has seen none."""
+        found, no_job = list(self.folder.iterdir()), not (self.folder / LOCK).is_file()
+        return sorted(path.name for path in found if no_job or not self._is_own(path))
 
 
 def note_of(folder: Path) -> Path:

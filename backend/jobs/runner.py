@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.devices import choose_device, device_name, in_use, use_threads
 from backend.errors import Cancelled, InputError, OutputError
-from backend.files import writing
+from backend.files import take_the_place_of, writing
 from backend.jobs.consistency import consistency_psnr
 from backend.jobs.directory import JobDirectory, part_of
 from backend.jobs.executors import Executor, LocalExecutor
@@ -127,7 +127,7 @@ class JobRun:
                 evaluations = self._evaluations_of_last_stage()
                 for path in results:
                     with writing(path):
-                        part_of(path).replace(path)
+                        take_the_place_of(path, part_of(path))
             finally:
                 for path in results:
                     remove_unfinished(part_of(path))

@@ -114,8 +114,11 @@ class RasterSource:
                 f"{Path(self.path).name} has no coordinate reference system, so its metres per pixel are "
                 "unknown. Give the source resolution, or assign a CRS to the layer."
             )
-        size = pixel_size_m or ground_resolution_m(f.transform, f.height, f.width, f.crs)
-        return Grid(f.height, f.width, f.transform, f.crs, size)
+        transform = f.transform
+        if f.crs is None and transform.is_identity:  # no place at all: where QGIS shows it, with rows that run down
+            transform = Affine.scale(1, -1)
+        size = pixel_size_m or ground_resolution_m(transform, f.height, f.width, f.crs)
+        return Grid(f.height, f.width, transform, f.crs, size)
 
     def _set_bands(self, bands: list[int] | None) -> None:
         f = self._file
@@ -134,11 +137,20 @@ class RasterSource:
             raise InputError(f"Band {max(bands)} was asked for, but {Path(self.path).name} has {f.count}.")
         if any(np.issubdtype(np.dtype(_numpy_name(f.dtypes[b - 1])), np.complexfloating) for b in bands):
             raise InputError(f"{Path(self.path).name} holds complex numbers. Compute amplitude or phase first.")
+        types = dict.fromkeys(f.dtypes[b - 1] for b in bands)
+        if len(types) > 1:
+            raise InputError(
+                f"The bands of {Path(self.path).name} are of different types ({', '.join(types)}), and a result has"
+                " one. Save it in one of them first."
+            )
         self.bands = bands
         self.dtype = np.dtype("uint8") if self.palette is not None else np.dtype(f.dtypes[bands[0] - 1])
-        self.nodata = None if self.palette is not None else f.nodatavals[bands[0] - 1]
-        flags = f.mask_flag_enums[bands[0] - 1]
-        self.needs_alpha = self.nodata is None and (self.alpha_band is not None or MaskFlags.all_valid not in flags)
+        marks = [f.nodatavals[b - 1] for b in bands]
+        self._hole = next((mark for mark in marks if mark is not None), None)
+        self._marks_differ = len(set(map(repr, marks))) > 1
+        self.nodata = None if self.palette is not None else self._hole
+        holes = self.alpha_band is not None or any(MaskFlags.all_valid not in f.mask_flag_enums[b - 1] for b in bands)
+        self.needs_alpha = self.nodata is None and holes
         if self.nodata is None and not self.needs_alpha and np.issubdtype(self.dtype, np.floating):
             self.nodata = math.nan  # NaN pixels are holes, whether declared or not
 
@@ -175,13 +187,18 @@ class RasterSource:
     def _warped(self, method: Resampling, has_holes: bool) -> WarpedVRT:
         """The file on ``self.grid``; palettes and classes are not averaged."""
         f, grid = self._file, self.grid
+        if self._marks_differ:
+            raise InputError(
+                f"The bands of {Path(self.path).name} mark what they do not show by different values, and cannot be"
+                " laid onto other pixels. Save it with one nodata value first."
+            )
         if self.palette is not None or self.classes:
             method = Resampling.nearest
         return self._stack.enter_context(
             WarpedVRT(
                 f,
                 src_crs=f.crs,
-                src_nodata=self.nodata,
+                src_nodata=self._hole if self.nodata is None else self.nodata,
                 nodata=self.nodata,
                 crs=grid.crs,
                 transform=grid.transform,
@@ -268,21 +285,26 @@ class RasterSource:
         if self._file.crs is None or grid.crs is None:
             return True
         # either may be the world, which has no bounds in the other's projection
-        file, bounds = self._file, grid.bounds()
+        file, own, bounds = self._file, self._file_bounds(), grid.bounds()
         return any(
             _meet(transform_bounds(crs, other_crs, *box), other_box)
             for crs, box, other_crs, other_box in (
-                (file.crs, file.bounds, grid.crs, bounds), (grid.crs, bounds, file.crs, file.bounds)
+                (file.crs, own, grid.crs, bounds), (grid.crs, bounds, file.crs, own)
             )
         )
+
+    def _file_bounds(self) -> Box:
+        """xmin, ymin, xmax, ymax of the file in its CRS, whichever way its rows and columns run."""
+        f = self._file
+        return Grid(f.height, f.width, f.transform, f.crs, self.grid.pixel_size_m).bounds()
 
     def fingerprint(self) -> dict[str, list[int]]:
         """What changes when the raster does: size in bytes and time of the last change of each of its files.
 
-        Statistics that programs leave beside a raster (.aux.xml) are no change.
+        What programs leave beside a raster, statistics (.aux.xml) and overviews (.ovr), is no change.
         """
         try:
-            status = {os.path.abspath(n): os.stat(n) for n in self.files() if not n.endswith(".aux.xml")}
+            status = {os.path.abspath(n): os.stat(n) for n in self.files() if not n.endswith((".aux.xml", ".ovr"))}
         except OSError as error:
             raise InputError(f"The source raster {self.path} is gone: {error}.") from error
         return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}

@@ -89,7 +89,7 @@ class TokenWindows:
         """(n, features, tokens, tokens)."""
         return np.stack([self.engine.tokens(observed, self.ground_resolution_m, self.blocks) for observed in inputs])
 
-    def finish(self, blended: Values) -> Values:
+    def finish(self, blended: Values, region: Region) -> Values:
         """Features have no unit."""
         return blended
 

@@ -62,9 +62,12 @@ class ModalityRaster:
         return self.source.dtype == np.uint8 and not self.modality.is_eight_bit
 
     def read(self, region: Region) -> Pixels:
-        """The pixels of a region in the modality's unit; beyond the grid's edges reflected."""
+        """The pixels of a region in the modality's unit; beyond the grid's edges reflected.
+
+        What is in that unit already may lie beyond the modality's range, all else is clipped to it.
+        """
         pixels = self.source.read(region)
-        if self.stretch is None:
-            return pixels
         whole = even_stretch(self.modality.low, self.modality.high, self.modality.band_count)
+        if self.stretch is None or self.stretch == whole:
+            return pixels
         return Pixels(whole.invert(self.stretch.apply(pixels.values)), pixels.valid)

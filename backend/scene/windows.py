@@ -83,7 +83,15 @@ class SceneWindows:
         made = self.engine.windows(inputs, [m.id for m in s.targets], s.ground_resolution_m)
         return made.reshape(len(inputs), self.bands, *made.shape[-2:])
 
-    def finish(self, blended: Values) -> Values:
+    def finish(self, blended: Values, region: Region) -> Values:
         """The bands of all targets in their units, one after the other."""
         pictures = blended.reshape(-1, 3, *blended.shape[-2:])
-        return np.concatenate([m.from_picture(p) for m, p in zip(self.settings.targets, pictures)])
+        return np.concatenate([self._values(m, p, region) for m, p in zip(self.settings.targets, pictures)])
+
+    def _values(self, modality: Modality, picture: Values, region: Region) -> Values:
+        """What a picture shows; measured values stay as they are, also beyond the range that pictures can show."""
+        values = modality.from_picture(picture)
+        if modality.is_map or modality.id not in self.readers:
+            return values
+        given = self.readers[modality.id][1](region)
+        return np.where(given.valid, given.values, values)

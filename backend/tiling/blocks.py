@@ -44,8 +44,8 @@ class WindowMaker(Protocol):
     def make(self, inputs: list[Any]) -> Values:
         """The windows of some inputs, none of which is None: (n, bands, window, window)."""
 
-    def finish(self, blended: Values) -> Values:
-        """The pixels of a block in the result's own bands and units."""
+    def finish(self, blended: Values, region: Region) -> Values:
+        """The pixels of a block, which is ``region`` of the result, in the result's own bands and units."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class BlockRenderer:
                     below[row, col] = values[:, -lattice.ramp:]
                 if lattice.kept(col)[1] > region.right:
                     right[row, col] = values[:, :, -lattice.ramp:]
-        return RenderedBlock(Pixels(self.maker.finish(total), valid.result()), below, right)
+        return RenderedBlock(Pixels(self.maker.finish(total, region), valid.result()), below, right)
 
     def _kept_values(self, windows: list[Place]) -> Iterator[Values]:
         """What each window contributes, (bands, kept, kept), in the order given; zeros where its input is empty."""

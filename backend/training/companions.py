@@ -58,7 +58,7 @@ class CompanionRaster:
         valid = area_average(pixels.valid, self.factor) == 1
         if self.modality.is_map:
             return self._classes(pixels), valid
-        shown = (pixels.values - self.modality.low) / (self.modality.high - self.modality.low)
+        shown = np.clip((pixels.values - self.modality.low) / (self.modality.high - self.modality.low), 0, 1)
         grey = np.rint(area_average(shown, self.factor) * 255)
         return np.ascontiguousarray(grey.astype(np.uint8).transpose(1, 2, 0)), valid
 

@@ -63,7 +63,7 @@ class Task(Protocol):
     def random_pool(self) -> Any:
         """Nonsense to train on, to see whether it runs."""
 
-    def examples(self, pool: Any) -> Dataset:
+    def examples(self, pool: Any, seed: int) -> Dataset:
         """Numbered examples of a pool."""
 
     def picture(self, objective: Any, examples: Any, device: torch.device) -> Image.Image:
@@ -125,7 +125,7 @@ class CascadeTask:
         """See `Task`."""
         return RandomPictures(self.settings.crop)
 
-    def examples(self, pool: Pool) -> Examples:
+    def examples(self, pool: Pool, seed: int) -> Examples:
         """See `Task`."""
         network, s = self.config.network, self.settings
         cropping = Cropping(s.crop, network.scale, network.context, s.degradation, s.second_stage)
@@ -133,7 +133,7 @@ class CascadeTask:
             raise PlanError("second_stage needs a network that is trained to sample: objective=diffusion.")
         if s.second_stage:
             require_first_stage(network, cropping.low_side)
-        return Examples(pool, cropping, self.config.schedule, s.times, s.seed)
+        return Examples(pool, cropping, self.config.schedule, s.times, seed)
 
     def picture(self, objective: Objective, examples: Examples, device: torch.device) -> Image.Image:
         """See `Task`."""
@@ -149,7 +149,7 @@ class SceneTask:
         if settings.objective not in MODES:
             raise PlanError(f"{config.id} is trained with objective={' or '.join(MODES)}, not {settings.objective}.")
         if settings.objective == "vae" and not config.network.vae.widths:
-            raise PlanError(f"{config.id} has no autoencoder to train: it is fitted when objective=flow begins.")
+            raise PlanError(f"{config.id} has no autoencoder to train: principal components are fitted in its place.")
         if settings.objective == "expectation" and config.network.expectation is None:
             raise PlanError(f"{config.id} has no regression to train.")
 
@@ -221,11 +221,11 @@ class SceneTask:
         """See `Task`."""
         return RandomScenes(self.settings.crop, self.config.network.modalities)
 
-    def examples(self, pool: ScenePool) -> SceneExamples:
+    def examples(self, pool: ScenePool, seed: int) -> SceneExamples:
         """See `Task`."""
         network, s = self.config.network, self.settings
         modalities = {name: find_modality(name) for name in network.modalities}
-        return SceneExamples(pool, network, modalities, s.crop, s.seed, s.batch)
+        return SceneExamples(pool, network, modalities, s.crop, seed, s.batch)
 
     def picture(self, objective: Any, examples: SceneExamples, device: torch.device) -> Image.Image:
         """See `Task`."""

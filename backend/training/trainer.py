@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from backend.errors import ModelError
+from backend.errors import ModelError, PlanError
 from backend.memory import telling
 from backend.models.bundle import AnyConfig, SceneModelConfig, save_bundle
 from backend.progress import Check, Report
@@ -30,6 +30,9 @@ from backend.training.settings import TrainingSettings
 from backend.training.tasks import task_of
 from backend.training.validation import validation_loss
 
+JUDGED_SEED = 0
+"""Of the held-out examples: the same for all seeds of a run, so that losses of runs compare."""
+
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     """Linear warm-up, then cosine decay to the final rate."""
@@ -38,6 +41,17 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     progress = (step - settings.warmup) / max(1, steps - settings.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * cosine
+
+
+def begin_with(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights; `PlanError` if the network has other ones, as after ``--set network.scale=64``."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise PlanError(
+            "The weights to begin with are of a network with other settings than the one to be trained."
+            " Begin with those of a network like it, or with random ones (--start none)."
+        ) from error
 
 
 class Diverged(ModelError):
@@ -65,7 +79,7 @@ class Trainer:
         self.config, self.settings, self.folder, self.processes = config, settings, folder, processes
         self.steps = settings.total_steps(len(pool), processes.ranks)
         self.task = task_of(config, settings)
-        examples = self.task.examples(pool)
+        examples = self.task.examples(pool, settings.seed)
         self.state = self._new_state(initial, examples)
         folder.mkdir(parents=True, exist_ok=True)
         load_state(folder, self.state, settings.objective)
@@ -75,14 +89,14 @@ class Trainer:
         if processes.ranks > 1:  # a batch may show none of some modality, whose expert then has no gradient
             unused = isinstance(config, SceneModelConfig)
             self.parallel = DistributedDataParallel(self.objective, find_unused_parameters=unused)
-        self.held_out = None if held_out is None else self.task.examples(held_out)
+        self.held_out = None if held_out is None else self.task.examples(held_out, JUDGED_SEED)
         self.batches = self._load(examples, workers)
 
     def _new_state(self, initial: dict[str, Tensor] | None, examples: Dataset) -> TrainingState:
         torch.manual_seed(self.settings.seed)
         network = self.task.network().to(self.processes.device)
         if initial is not None:
-            network.load_state_dict(initial)
+            begin_with(network, initial)
         if not (self.folder / CHECKPOINT).is_file():
             self.task.prepare(network, examples)
         optimiser = torch.optim.AdamW(

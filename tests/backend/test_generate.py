@@ -193,6 +193,27 @@ def test_a_raster_without_crs_is_refused_and_accepted_with_a_resolution(small_mo
     assert run(small_model, source, tmp_path / "out.tif", source_resolution=10.0).grid.pixel_size_m == 2.5
 
 
+ROTATED_POLE = (
+    'GEOGCRS["rotated",BASEGEOGCRS["WGS 84",DATUM["World Geodetic System 1984",ELLIPSOID["WGS 84",6378137,298.257223563'
+    ']]],DERIVINGCONVERSION["rotated",METHOD["PROJ ob_tran o_proj=longlat"],PARAMETER["o_lon_p",0,ANGLEUNIT["degree",'
+    '0.0174532925199433]],PARAMETER["o_lat_p",39.25,ANGLEUNIT["degree",0.0174532925199433]],PARAMETER["lon_0",18,'
+    'ANGLEUNIT["degree",0.0174532925199433]]],CS[ellipsoidal,2],AXIS["longitude",east],AXIS["latitude",north],'
+    'ANGLEUNIT["degree",0.0174532925199433]]'
+)
+
+
+def test_what_gdal_keeps_beside_a_result_comes_with_it_and_what_was_there_goes(small_model, make_raster, tmp_path):
+    """A GeoTIFF has no keys for a rotated pole: GDAL writes it into a sidecar. Statistics of an earlier result lie."""
+    source = make_raster(crs=ROTATED_POLE, transform=Affine(0.001, 0, 1, 0, -0.001, 2))
+    (tmp_path / "out.tif.aux.xml").write_text("<PAMDataset/>")
+    run(small_model, source, tmp_path / "out.tif")
+    with rasterio.open(source) as before, rasterio.open(tmp_path / "out.tif") as after:
+        assert after.crs is not None and after.crs == before.crs
+    run(small_model, make_raster("usual.tif"), tmp_path / "out.tif")
+    assert not (tmp_path / "out.tif.aux.xml").exists()
+    assert not list(tmp_path.glob("*.part*"))
+
+
 def test_the_source_is_never_overwritten(small_model, make_raster):
     source = make_raster()
     before = Path(source).read_bytes()

@@ -531,6 +531,14 @@ def test_a_users_folder_is_no_job_folder(small_model, make_raster, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"is no job folder: it holds in\.tif"):
         run(small_model, source, tmp_path / "out.tif", job_dir=str(tmp_path))
+    for name in ("scene.vrt", "model/weights.bin", "blocks/1/mine.tif", "probe-flight.txt"):
+        precious = tmp_path / "theirs" / name
+        precious.parent.mkdir(parents=True)
+        precious.write_text("mine")
+        with pytest.raises(OutputError, match="is no job folder"):
+            run(small_model, source, tmp_path / "out.tif", job_dir=str(tmp_path / "theirs"))
+        assert precious.read_text() == "mine"
+        shutil.rmtree(tmp_path / "theirs")
     (tmp_path / "empty").mkdir()
     run(small_model, source, tmp_path / "out.tif", job_dir=str(tmp_path / "empty"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.tif", "out.tif", "precious.txt"]
@@ -542,6 +550,7 @@ def test_what_a_user_adds_to_a_job_folder_stays(small_model, make_raster, tmp_pa
         run(small_model, source, tmp_path / "out.tif", check=stop_after(20))
     folder = Path(default_job_folder(str(tmp_path / "out.tif")))
     (folder / "notes.txt").write_text("mine")
+    (folder / "scene.vrt").write_text("mine")
     resume(folder, lambda p: None, keep_on)
     assert [p.name for p in folder.iterdir() if p.name != "lock"] == ["notes.txt"]
 

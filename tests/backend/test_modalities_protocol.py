@@ -234,7 +234,7 @@ def test_the_baselines_loss_falls(chips, tmp_path):
     trainer = Trainer(config, settings, pool, tmp_path, Processes(0, 1, torch.device("cpu")))
     losses = [trainer.train_step() for _ in range(80)]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
-    assert trainer.task.picture(trainer.judge, trainer.task.examples(pool), torch.device("cpu")).width >= 64
+    assert trainer.task.picture(trainer.judge, trainer.task.examples(pool, 0), torch.device("cpu")).width >= 64
 
 
 def test_a_baseline_is_no_model_for_jobs_and_begins_with_its_own_weights(baseline, model):

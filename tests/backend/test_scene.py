@@ -19,7 +19,7 @@ from backend.jobs.directory import JobDirectory
 from backend.jobs.engines import open_scene_engine
 from backend.jobs.scene_plan import SceneInput, SceneRequest, check_resolution, make_scene_plan
 from backend.jobs.scene_verbs import generate_pair, wanted_modalities
-from backend.models.bundle import find_scene_bundle
+from backend.models.bundle import find_scene_bundle, save_bundle
 from backend.models.pixel_guess import PixelGuess
 from backend.models.scene_config import VaeConfig
 from backend.models.scene_network import SceneNetwork, Streams
@@ -516,6 +516,18 @@ def test_what_is_known_stays_when_a_modality_is_completed(rgb, make_raster, scen
               scene_model.folder)
     made = read(tmp_path / "out" / "nir.tif")[0]
     assert (made[:, :80] == 90).all() and (made[:, 80:] != 90).mean() > 0.5
+
+
+def test_measured_decibels_stay_beyond_what_pictures_can_show(rgb, make_raster, scene_model, tmp_path):
+    values = np.full((1, 150, 170), -31.5)
+    values[:, 80:], values[:, :, 80:] = 4.25, np.nan
+    sar = make_raster("sar.tif", bands=1, dtype="float32", values=values)
+    model = tmp_path / "calibrated"
+    save_bundle(model, dataclasses.replace(scene_model.config, relative=()), scene_model.load().state_dict())
+    translate("--rgb", rgb, "--sar", sar, "--targets", "sar", "--output", tmp_path / "out", "--model", model)
+    made = read(tmp_path / "out" / "sar.tif")[0]
+    np.testing.assert_array_equal(made[:, :80], values[0, :, :80])
+    assert made[:, 80:].min() >= -25 and made[:, 80:].max() <= 0
 
 
 def test_rasters_of_other_grids_are_laid_onto_the_first(rgb, make_raster, scene_model, tmp_path):

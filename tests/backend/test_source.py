@@ -209,6 +209,78 @@ def test_a_mask_beside_the_file_is_read(make_raster):
     expect_holes(read_valid(path)[1].valid)
 
 
+def test_a_picture_without_place_lies_where_qgis_shows_it(tmp_path):
+    """Its rows run down: QGIS counts them from zero to the negative."""
+    path = tmp_path / "plain.png"
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(path)
+    with RasterSource(str(path), pixel_size_m=0.3) as source:
+        assert source.grid.bounds() == (0, -8, 12, 0) and source.grid.transform.e == -1
+
+
+def separate(folder, *sources):
+    """A virtual raster with each of some one-band rasters of 8 x 8 pixels as a band; (path, type, nodata)."""
+    bands = "".join(
+        f'''<VRTRasterBand dataType="{kind}" band="{number}">
+        {"" if nodata is None else f"<NoDataValue>{nodata}</NoDataValue>"}
+        <SimpleSource><SourceFilename>{path}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'''
+        for number, (path, kind, nodata) in enumerate(sources, start=1)
+    )
+    vrt = folder / "separate.vrt"
+    vrt.write_text(f'''<VRTDataset rasterXSize="8" rasterYSize="8"><SRS>EPSG:32633</SRS>
+        <GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>{bands}</VRTDataset>''')
+    return str(vrt)
+
+
+def test_a_hole_in_a_later_band_is_a_hole(make_raster, tmp_path):
+    values = np.full((1, 8, 8), 9)
+    values[:, :, 4:] = 0
+    full, half = make_raster("full.tif", values=values + 1), make_raster("half.tif", values=values)
+    vrt = separate(tmp_path, (full, "Byte", None), (half, "Byte", 0), (full, "Byte", None))
+    with RasterSource(vrt) as source:
+        assert source.nodata == 0
+        np.testing.assert_array_equal(source.read(source.grid.region).valid, values[0] > 0)
+    with pytest.raises(InputError, match="by different values"):
+        RasterSource(vrt, resample_to_m=7.0)
+
+
+def test_bands_of_different_types_are_refused(make_raster, tmp_path):
+    byte, wide = make_raster("a.tif", values=np.ones((1, 8, 8))), make_raster("b.tif", bands=1, dtype="uint16")
+    vrt = separate(tmp_path, (byte, "Byte", None), (wide, "UInt16", None), (byte, "Byte", None))
+    with pytest.raises(InputError, match=r"different types \(uint8, uint16\)"):
+        RasterSource(vrt)
+    with RasterSource(vrt, bands=[2]) as source:
+        assert source.dtype == np.uint16
+
+
+def test_holes_of_a_palette_stay_holes_on_another_grid(make_raster):
+    values = np.ones((1, 40, 40), np.uint8)
+    values[:, :, 20:] = 3
+    path = make_raster(values=values, nodata=3)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.palette]
+        dataset.write_colormap(1, {1: (10, 200, 30), 3: (255, 0, 255)})
+    with RasterSource(path, resample_to_m=8.0) as source:
+        pixels = source.read(source.grid.region)
+    assert pixels.valid.mean() == 0.5 and (pixels.values[:, pixels.valid].T == (10, 200, 30)).all()
+
+
+def test_overviews_beside_a_raster_are_no_change(make_raster):
+    path = make_raster(height=600, width=600)
+    with RasterSource(path) as source:
+        before = source.fingerprint()
+    make_raster("in.tif.ovr", height=300, width=300)
+    with RasterSource(path) as source:
+        assert path + ".ovr" in source.files()
+        assert source.fingerprint() == before
+
+
+@pytest.mark.parametrize(("east", "south"), [(1, 1), (-1, 1), (-1, -1)])
+def test_rasters_whose_rows_go_north_show_their_place(make_raster, east, south):
+    turned = make_raster("turned.tif", transform=Affine(10 * east, 0, 500_100, 0, 10 * south, 4_999_900))
+    with RasterSource(turned) as source, RasterSource(make_raster()) as usual:
+        assert source.shows_any_of(source.grid) and source.shows_any_of(usual.grid)
+
+
 def test_resampling_makes_no_black_edges(make_raster):
     for factor in (0.8, 0.83, 1.3, 2.7):
         path = make_raster(values=np.full((1, 101, 99), 50.0), dtype="float32")

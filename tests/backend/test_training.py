@@ -132,7 +132,8 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
     """The target and the averages of the source stay; its detail is the network's, and no gradient goes through it."""
     plain, own = (dataclasses.replace(SETTINGS, crop=160, second_stage=share) for share in (0.0, 0.5))
     pool = training_pool(imagery, 160, 0)
-    batches = [collate([task_of(small_model.config, s).examples(pool)[n] for n in range(6)]) for s in (plain, own)]
+    some = [task_of(small_model.config, s).examples(pool, s.seed) for s in (plain, own)]
+    batches = [collate([examples[n] for n in range(6)]) for examples in some]
     assert not batches[0].second_stage.any() and 0 < int(batches[1].second_stage.sum()) < 6
     assert torch.equal(batches[0].high, batches[1].high) and torch.equal(batches[0].noise, batches[1].noise)
     objective = task_of(small_model.config, own).objective(small_model.load(torch.float32))
@@ -147,13 +148,13 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
 def test_a_crop_that_the_network_cannot_make_itself_is_told(small_model, imagery, crop):
     settings = dataclasses.replace(SETTINGS, crop=crop, second_stage=0.5)
     with pytest.raises(PlanError, match="choose another crop"):
-        task_of(small_model.config, settings).examples(training_pool(imagery, crop, 0))
+        task_of(small_model.config, settings).examples(training_pool(imagery, crop, 0), 0)
 
 
 def test_a_regression_has_no_first_stage_to_sample(small_model, imagery):
     settings = dataclasses.replace(SETTINGS, crop=160, second_stage=0.5, objective="l1")
     with pytest.raises(PlanError, match="objective=diffusion"):
-        task_of(small_model.config, settings).examples(training_pool(imagery, 160, 0))
+        task_of(small_model.config, settings).examples(training_pool(imagery, 160, 0), 0)
 
 
 @pytest.mark.parametrize("degradation", ["area", "bicubic"])
@@ -370,6 +371,18 @@ def test_held_out_places_are_looked_at_as_it_goes(small_model, chips, tmp_path, 
     assert "loss on held-out places" in capsys.readouterr().out
 
 
+def test_held_out_losses_of_runs_of_different_seeds_compare(small_model, imagery, tmp_path):
+    pool = PictureFolder(list(entries(imagery, "train")), SETTINGS.crop)
+    seen = []
+    for seed in (1, 2):
+        settings = dataclasses.replace(SETTINGS, seed=seed)
+        run = trainer(small_model, imagery, tmp_path / str(seed), settings, held_out=pool)
+        seen.append([next(iter(run.batches)), collate([run.held_out[0]])])
+    (trained, judged), (others, same) = seen
+    assert torch.equal(judged.noise, same.noise) and torch.equal(judged.high, same.high)
+    assert not torch.equal(trained.noise, others.noise)
+
+
 def test_the_resolution_branch_can_be_left_out(small_model, chips, tmp_path):
     train_bundle(str(small_model.folder), chips, tmp_path / "run",
                  ["steps=1", "batch=1", "crop=64", "network.resolution_guidance=false"], "cpu", None, 0)
@@ -417,6 +430,13 @@ def test_a_run_begins_with_the_models_own_weights_unless_told_otherwise(small_mo
     assert beginning(str(small_model.folder), "auto") == str(small_model.folder)
     assert beginning("metaearth-600m", "auto") is None and beginning(str(small_model.folder), "none") is None
     assert beginning(str(small_model.folder), "metaearth-lite") == "metaearth-lite"
+
+
+def test_weights_of_a_network_with_other_settings_are_refused_in_a_sentence(small_model, chips, tmp_path, capsys):
+    arguments = arguments_of(small_model, chips, tmp_path / "run", steps=1, **{"network.resolution_guidance": "false"})
+    assert main(["train", *arguments, "--start", str(small_model.folder)]) == 1
+    assert "Begin with those of a network like it, or with random ones" in capsys.readouterr().err
+    assert main(["train", *arguments, "--start", "none"]) == 0
 
 
 def test_the_configuration_of_the_paper():
