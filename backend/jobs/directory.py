@@ -252,7 +252,7 @@ class JobDirectory:
         """
         path, of_stage = self.folder / name, plan.stages[stage - 1]
         source = Path(plan.job.input).name
-        shown = product or Product("", stage, 1, plan.bands)
+        shown = product or Product("", stage, 1, plan.bands, scaling=plan.scaling)
         bands = [*range(shown.first_band, shown.first_band + shown.bands), *([plan.bands + 1] if plan.alpha else [])]
         write_mosaic(
             path,
@@ -265,6 +265,7 @@ class JobDirectory:
             provenance.tags(stage, of_stage.grid.pixel_size_m, source, plan.sha256, plan.facts) | shown.tags,
             masked,
             shown.colours,
+            shown.scaling,
         )
         return path
 

@@ -13,6 +13,10 @@ def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
     with RasterSource(path, None, source_resolution) as source:
         stretch, size = source.stretch(), source.grid.pixel_size_m
         sides = pixel_sides_m(source.grid)
+
+        def ends(values: tuple[float, ...]) -> list[float]:
+            return [value * scale + offset for value, (scale, offset) in zip(values, source.scaling)]
+
         fitting = []
         for bundle in list_bundles():
             config = bundle.config
@@ -31,7 +35,7 @@ def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
             shown_bands=source.bands,
             nodata=None if source.nodata is None else str(source.nodata),
             mask="alpha or mask band" if source.needs_alpha else "none" if source.nodata is None else "nodata value",
-            stretch_low=list(stretch.low),
-            stretch_high=list(stretch.high),
+            stretch_low=ends(stretch.low),
+            stretch_high=ends(stretch.high),
             models=fitting,
         )

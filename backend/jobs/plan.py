@@ -38,8 +38,8 @@ from backend.protocol import (
 )
 from backend.raster.grid import Grid, Region, crs_name
 from backend.raster.output import hole_marks
-from backend.raster.source import RasterSource
-from backend.raster.stretch import Stretch, even_stretch
+from backend.raster.source import NO_SCALING, RasterSource
+from backend.raster.stretch import Stretch
 from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice, paper_lattice
 
@@ -61,7 +61,7 @@ class StagePlan:
 class Product:
     """A finished raster: ``bands`` bands of a stage's blocks, the first of which is ``first_band``, counted from 1.
 
-    ``colours``: of class numbers, red, green and blue.
+    ``colours``: of class numbers, red, green and blue. ``scaling``: (scale, offset) of its bands, see `RasterSource`.
     """
 
     path: str
@@ -70,6 +70,7 @@ class Product:
     bands: int
     tags: dict[str, str] = field(default_factory=dict)
     colours: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    scaling: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class JobPlan:
     anchor: tuple[int, int] | None
     """Where the source lies on the grid of the layer that it was copied from; see `RasterSource.anchor`."""
     stretch: Stretch
+    scaling: tuple[tuple[float, float], ...]
+    """(scale, offset) of the source's bands, and of the results'; see `RasterSource`."""
     bands: int
     dtype: str
     nodata: float | None
@@ -237,7 +240,8 @@ class JobPlan:
     @property
     def products(self) -> list[Product]:
         """The rasters that are made of blocks as they are: one a stage."""
-        return [Product(path, k, 1, self.bands) for k, path in enumerate(self.result_paths[: len(self.stages)], 1)]
+        paths = self.result_paths[: len(self.stages)]
+        return [Product(path, k, 1, self.bands, scaling=self.scaling) for k, path in enumerate(paths, 1)]
 
     @property
     def has_classes(self) -> bool:
@@ -325,7 +329,8 @@ def draft_plan(job: Job) -> JobPlan:
     with RasterSource(job.input, job.bands, job.source_resolution, resample_to_m) as source:
         area = source.grid.region if job.extent is None else source.grid.region_of(job.extent)
         grid, bands = source.grid, source.out_bands
-        stretch = source.stretch() if job.stretch is None else even_stretch(job.stretch[0], job.stretch[1], bands)
+        stretch = source.stretch() if job.stretch is None else source.stretch_between(*job.stretch)
+        scaling = () if source.scaling == NO_SCALING * bands else source.scaling
         anchor = source.anchor() if resample_to_m is None else None
         dtype, fingerprint = source.dtype.name, source.fingerprint()
         nodata, alpha = hole_marks(source.dtype, source.nodata, source.needs_alpha)
@@ -347,6 +352,7 @@ def draft_plan(job: Job) -> JobPlan:
         resample_to_m=resample_to_m,
         anchor=anchor,
         stretch=stretch,
+        scaling=scaling,
         bands=bands,
         dtype=dtype,
         nodata=nodata,

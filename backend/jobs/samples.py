@@ -43,7 +43,10 @@ def write_statistics(plan: JobPlan, directory: JobDirectory, paths: list[Path], 
             stage, of_stage.grid.pixel_size_m, Path(plan.job.input).name, plan.sha256, plan.facts
         ) | {"METAEARTH_STATISTIC": f"{name} of {plan.job.samples} samples"}
         bands = list(enumerate(colour_interpretation(plan.bands, False), start=1))
-        write_mosaic(mosaic, written[name], of_stage.asked, of_stage.grid, FLOAT, float("nan"), bands, tags)
+        scaling = plan.scaling if name == STATISTICS[0] else tuple((scale, 0.0) for scale, _ in plan.scaling)
+        write_mosaic(
+            mosaic, written[name], of_stage.asked, of_stage.grid, FLOAT, float("nan"), bands, tags, scaling=scaling
+        )
         write_cog(mosaic, path, FLOAT)
 
 

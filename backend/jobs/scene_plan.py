@@ -170,6 +170,7 @@ def draft_scene_plan(wanted: SceneRequest) -> ScenePlan:
         resample_to_m=None,
         anchor=None,
         stretch=identity_stretch(1),
+        scaling=(),
         bands=0,
         dtype="uint8",
         nodata=None,

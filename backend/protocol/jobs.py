@@ -28,8 +28,8 @@ JOB_FIELDS: Tuple[JobField, ...] = (
              default=DEFAULT_MODEL),
     JobField("bands", "bands", "Bands", "One band, or three for red, green and blue. Empty: as the raster is shown."),
     JobField("stretch", "range", "Stretch",
-             "The two source values that become black and white for the network, and back. Empty: 8-bit data as they"
-             " are, others from the whole layer's percentiles.", advanced=True),
+             "The two source values, as QGIS shows them, that become black and white for the network, and back. Empty:"
+             " 8-bit data as they are, others from the whole layer's percentiles.", advanced=True),
     JobField("seed", "integer", "Seed", "The same seed gives the same pixels; another seed, another plausible detail.",
              default=0, minimum=0, maximum=MAX_SEED),
     JobField("sampler", "choice", "Sampler", "How noise becomes an image. auto: what the model was tuned for.",

@@ -188,11 +188,12 @@ def write_mosaic(
     tags: dict[str, str],
     masked: bool = False,
     palette: dict[int, tuple[int, int, int]] | None = None,
+    scaling: tuple[tuple[float, float], ...] = (),
 ) -> None:
     """A VRT of ``region`` over block files; ``grid`` is the whole stage's, ``bands`` are those of the blocks.
 
     ``masked``: where there is no block, there is no data, instead of zeros. ``palette``: the first band holds numbers
-    of classes, which are shown so.
+    of classes, which are shown so. ``scaling``: (scale, offset) of the first bands, see `RasterSource`.
     """
     area = grid.crop(region)
     root = ElementTree.Element("VRTDataset", rasterXSize=str(area.width), rasterYSize=str(area.height))
@@ -207,6 +208,10 @@ def write_mosaic(
         band = ElementTree.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[dtype.name], band=str(index))
         if nodata is not None:
             ElementTree.SubElement(band, "NoDataValue").text = "nan" if math.isnan(nodata) else repr(nodata)
+        if index <= len(scaling):
+            scale, offset = scaling[index - 1]
+            ElementTree.SubElement(band, "Offset").text = repr(offset)
+            ElementTree.SubElement(band, "Scale").text = repr(scale)
         shown = ColorInterp.palette if palette and index == 1 else colour
         ElementTree.SubElement(band, "ColorInterp").text = shown.name.capitalize()
         if shown == ColorInterp.palette:

@@ -53,7 +53,7 @@ class ModalityRaster:
                 f" {modality.band_count}: choose its bands."
             )
         if source.dtype != np.uint8 and not modality.is_eight_bit:
-            return even_stretch(modality.low, modality.high, source.out_bands)
+            return source.stretch_between(modality.low, modality.high)
         return source.percentiles() if percentiles else source.stretch()
 
     @property
@@ -67,7 +67,9 @@ class ModalityRaster:
         What is in that unit already may lie beyond the modality's range, all else is clipped to it.
         """
         pixels = self.source.read(region)
-        whole = even_stretch(self.modality.low, self.modality.high, self.modality.band_count)
-        if self.stretch is None or self.stretch == whole:
+        if self.stretch is None:
             return pixels
+        if not self.modality.is_eight_bit and not self.is_relative:
+            return Pixels(self.source.in_unit(pixels.values), pixels.valid)
+        whole = even_stretch(self.modality.low, self.modality.high, self.modality.band_count)
         return Pixels(whole.invert(self.stretch.apply(pixels.values)), pixels.valid)

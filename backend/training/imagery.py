@@ -13,7 +13,7 @@ from backend.errors import InputError, MetaEarthError
 from backend.raster.averaging import area_average
 from backend.raster.grid import Grid, Region
 from backend.raster.source import RasterSource, resolution_without_crs
-from backend.raster.stretch import Stretch, even_stretch
+from backend.raster.stretch import Stretch
 from backend.scene.modality import find_modality
 from backend.training.split import Companion, ImageEntry
 
@@ -125,7 +125,7 @@ def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int
         grid, stretch = source.grid, source.percentiles() if entry.percentiles else source.stretch()
         has_unit, is_eight_bit = modality is not None and not modality.is_eight_bit, source.dtype == np.uint8
         if modality is not None and has_unit and not is_eight_bit:
-            stretch = even_stretch(modality.low, modality.high, source.out_bands)
+            stretch = source.stretch_between(modality.low, modality.high)
     own = grid.pixel_size_m * entry.average
     for size in wanted or [own * 2**k for k in range(halvings + 1)]:
         factor, resample_to_m = _reduction(grid, size)

@@ -20,6 +20,7 @@ from backend.errors import (
     ModelError,
     PlanError,
 )
+from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.protocol import Job
@@ -191,6 +192,30 @@ def test_a_raster_without_crs_is_refused_and_accepted_with_a_resolution(small_mo
     with pytest.raises(MissingCrsError):
         run(small_model, source, tmp_path / "out.tif")
     assert run(small_model, source, tmp_path / "out.tif", source_resolution=10.0).grid.pixel_size_m == 2.5
+
+
+def scaled(path, scale, offset):
+    """The raster as one whose numbers are in tenths or thousandths of its unit, as reflectances often are."""
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (scale,) * dataset.count, (offset,) * dataset.count
+    return path
+
+
+def test_scale_and_offset_of_the_source_are_the_results(small_model, make_raster, tmp_path):
+    """QGIS shows numbers times scale plus offset; the stretch is told as QGIS shows them."""
+    values = np.random.default_rng(3).integers(1000, 5000, (3, 20, 24))
+    plain = make_raster("plain.tif", values=values, dtype="int16")
+    source = scaled(make_raster("scaled.tif", values=values, dtype="int16"), 0.0001, -0.1)
+    result = run(small_model, source, tmp_path / "out.tif", stretch=[0.0, 0.4], samples=2)
+    run(small_model, plain, tmp_path / "plain_out.tif", stretch=[1000.0, 5000.0], samples=2)
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(tmp_path / "plain_out.tif"))
+    for path, offset in ((result.outputs[-1], -0.1), (result.statistics[0], -0.1), (result.statistics[1], 0.0)):
+        with rasterio.open(path) as made:
+            assert made.scales == (0.0001,) * 3 and made.offsets == (offset,) * 3
+    with rasterio.open(tmp_path / "plain_out.tif") as made:
+        assert made.scales == (1.0,) * 3 and made.offsets == (0.0,) * 3
+    told = inspect_raster(source, None)
+    assert told.stretch_low == pytest.approx([v * 0.0001 - 0.1 for v in inspect_raster(plain, None).stretch_low])
 
 
 ROTATED_POLE = (

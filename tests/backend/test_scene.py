@@ -33,6 +33,7 @@ from backend.raster.source import RasterSource
 from backend.scene.drawing import draw_map
 from backend.scene.engine import Observed, SceneEngine, Window
 from backend.scene.modality import find_modality, known_modalities, modality_as_known
+from backend.scene.reading import ModalityRaster
 from backend.scene.windows import observe
 from backend.training.scene_objective import ExpectationObjective, FlowObjective, SceneBatch, scene_inconsistency
 
@@ -528,6 +529,14 @@ def test_measured_decibels_stay_beyond_what_pictures_can_show(rgb, make_raster, 
     made = read(tmp_path / "out" / "sar.tif")[0]
     np.testing.assert_array_equal(made[:, :80], values[0, :, :80])
     assert made[:, 80:].min() >= -25 and made[:, 80:].max() <= 0
+
+
+def test_scaled_numbers_are_read_in_the_modalitys_unit(make_raster):
+    hundredths = make_raster(bands=1, dtype="int16", values=np.full((1, 8, 8), -1250))
+    with rasterio.open(hundredths, "r+") as dataset:
+        dataset.scales = (0.01,)
+    with ModalityRaster(hundredths, find_modality("sar")) as raster:
+        assert raster.read(raster.source.grid.region).values == pytest.approx(-12.5)
 
 
 def test_rasters_of_other_grids_are_laid_onto_the_first(rgb, make_raster, scene_model, tmp_path):
