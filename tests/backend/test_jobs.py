@@ -552,7 +552,7 @@ def test_what_a_user_adds_to_a_job_folder_stays(small_model, make_raster, tmp_pa
     (folder / "notes.txt").write_text("mine")
     (folder / "scene.vrt").write_text("mine")
     resume(folder, lambda p: None, keep_on)
-    assert [p.name for p in folder.iterdir() if p.name != "lock"] == ["notes.txt"]
+    assert sorted(p.name for p in folder.iterdir() if p.name != "lock") == ["notes.txt", "scene.vrt"]
 
 
 def test_a_job_of_another_torch_is_not_mixed(small_model, make_raster, tmp_path):
