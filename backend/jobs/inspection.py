@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from backend.models.bundle import ModelConfig, list_bundles
 from backend.protocol import RasterInfo
 from backend.raster.grid import pixel_sides_m
@@ -13,10 +15,7 @@ def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
     with RasterSource(path, None, source_resolution) as source:
         stretch, size = source.stretch(), source.grid.pixel_size_m
         sides = pixel_sides_m(source.grid)
-
-        def ends(values: tuple[float, ...]) -> list[float]:
-            return [value * scale + offset for value, (scale, offset) in zip(values, source.scaling)]
-
+        low, high = source.in_unit(np.array([stretch.low, stretch.high]).T[:, :, None])[:, :, 0].T.tolist()
         fitting = []
         for bundle in list_bundles():
             config = bundle.config
@@ -35,7 +34,7 @@ def inspect_raster(path: str, source_resolution: float | None) -> RasterInfo:
             shown_bands=source.bands,
             nodata=None if source.nodata is None else str(source.nodata),
             mask="alpha or mask band" if source.needs_alpha else "none" if source.nodata is None else "nodata value",
-            stretch_low=ends(stretch.low),
-            stretch_high=ends(stretch.high),
+            stretch_low=low,
+            stretch_high=high,
             models=fitting,
         )

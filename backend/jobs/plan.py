@@ -38,7 +38,7 @@ from backend.protocol import (
 )
 from backend.raster.grid import Grid, Region, crs_name
 from backend.raster.output import hole_marks
-from backend.raster.source import NO_SCALING, RasterSource
+from backend.raster.source import RasterSource
 from backend.raster.stretch import Stretch
 from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice, paper_lattice
@@ -330,8 +330,7 @@ def draft_plan(job: Job) -> JobPlan:
         area = source.grid.region if job.extent is None else source.grid.region_of(job.extent)
         grid, bands = source.grid, source.out_bands
         stretch = source.stretch() if job.stretch is None else source.stretch_between(*job.stretch)
-        scaling = () if source.scaling == NO_SCALING * bands else source.scaling
-        anchor = source.anchor() if resample_to_m is None else None
+        scaling, anchor = source.scaling, source.anchor() if resample_to_m is None else None
         dtype, fingerprint = source.dtype.name, source.fingerprint()
         nodata, alpha = hole_marks(source.dtype, source.nodata, source.needs_alpha)
     lattice = (

@@ -29,7 +29,7 @@ from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
 GDAL_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_CACHEMAX": 32}
 
 SAMPLE_SIDE = 1024
-NO_SCALING = ((1.0, 0.0),)
+UNSCALED = (1.0, 0.0)
 
 # a raster without place is told of by our own sentence, where it matters
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -52,7 +52,7 @@ class RasterSource:
     ``pixel_size_m`` overrides the metres per pixel, ``resample_to_m`` reads the raster on a grid of that
     many metres per pixel with the same corner, ``onto`` on another raster's grid. ``classes``: the values are numbers
     of classes, which have no mean; a palette is not applied. Values are the file's numbers; ``scaling`` has (scale,
-    offset) of each band that is read, by which they are values in its unit.
+    offset) of each band that is read, by which they are values in its unit, and nothing where they are that already.
     """
 
     def __init__(
@@ -147,9 +147,8 @@ class RasterSource:
             )
         self.bands = bands
         self.dtype = np.dtype("uint8") if self.palette is not None else np.dtype(f.dtypes[bands[0] - 1])
-        self.scaling = tuple((f.scales[b - 1] or 1.0, f.offsets[b - 1]) for b in bands)
-        if self.palette is not None:
-            self.scaling = NO_SCALING * 3
+        scaling = tuple((f.scales[b - 1] or 1.0, f.offsets[b - 1]) for b in bands)
+        self.scaling = () if self.palette is not None or set(scaling) == {UNSCALED} else scaling
         marks = [f.nodatavals[b - 1] for b in bands]
         self._hole = next((mark for mark in marks if mark is not None), None)
         self._marks_differ = len(set(map(repr, marks))) > 1
@@ -270,15 +269,16 @@ class RasterSource:
 
     def stretch_between(self, low: float, high: float) -> Stretch:
         """Between two values in the bands' unit, which QGIS shows; the file may hold other numbers, see ``scaling``."""
-        ends = [sorted(((low - offset) / scale, (high - offset) / scale)) for scale, offset in self.scaling]
+        scaling = self.scaling or (UNSCALED,) * self.out_bands
+        ends = [sorted(((low - offset) / scale, (high - offset) / scale)) for scale, offset in scaling]
         return Stretch(tuple(e[0] for e in ends), tuple(e[1] for e in ends))
 
-    def in_unit(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def in_unit(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """(bands, rows, cols) of the file's numbers in the bands' unit."""
-        if self.scaling == NO_SCALING * len(self.scaling):
+        if not self.scaling:
             return values
         scale, offset = np.array(self.scaling).T[:, :, None, None]
-        return (values * scale + offset).astype(np.float32)
+        return (values * scale + offset).astype(values.dtype)
 
     def percentiles(self) -> Stretch:
         """The stretch of a decimated read of the whole layer's percentiles."""

@@ -52,9 +52,14 @@ class ModalityRaster:
                 f"{Path(source.path).name} shows {source.out_bands} band(s), and {modality.title} has"
                 f" {modality.band_count}: choose its bands."
             )
-        if source.dtype != np.uint8 and not modality.is_eight_bit:
+        if self.is_measured:
             return source.stretch_between(modality.low, modality.high)
         return source.percentiles() if percentiles else source.stretch()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the modality has a unit that the raster's values are in."""
+        return self.source.dtype != np.uint8 and not self.modality.is_eight_bit
 
     @property
     def is_relative(self) -> bool:
@@ -69,7 +74,7 @@ class ModalityRaster:
         pixels = self.source.read(region)
         if self.stretch is None:
             return pixels
-        if not self.modality.is_eight_bit and not self.is_relative:
+        if self.is_measured:
             return Pixels(self.source.in_unit(pixels.values), pixels.valid)
         whole = even_stretch(self.modality.low, self.modality.high, self.modality.band_count)
         return Pixels(whole.invert(self.stretch.apply(pixels.values)), pixels.valid)
