@@ -23,6 +23,7 @@ from backend.errors import Cancelled, Interrupted, MetaEarthError, PlanError
 from backend.jobs.directory import JobDirectory, unfinished_jobs
 from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
+from backend.jobs.portions import executor_of, is_here
 from backend.jobs.runner import JobRun, resume
 from backend.memory import TOO_SMALL, device_memory_bytes, out_of_memory
 from backend.models.bundle import SceneModelConfig, list_bundles
@@ -211,9 +212,13 @@ class Server:
         return known_models()
 
     def _cluster(self, id_: Any, params: dict[str, Any]) -> protocol.ClusterInfo:
+        asked = executor_of(str(params.get("executor") or "auto"), str(params.get("device") or "auto"))
+        if is_here(asked):
+            processes = int(asked.partition(":")[2] or 1)
+            return protocol.ClusterInfo("", processes, os.cpu_count() or 1)
         from backend.jobs.cluster import describe_cluster  # only those who use a cluster need dask
 
-        return describe_cluster(str(params.get("executor") or ""))
+        return describe_cluster(asked)
 
     def _hooks(self, id_: Any) -> tuple[Callable[[Progress], None], Callable[[], None]]:
         """(report, check) of a job: its progress goes to the client, its cancel and the session's end come back."""

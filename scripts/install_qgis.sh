@@ -5,7 +5,7 @@ has() { command -v "$1" >/dev/null; }
 if { has qgis_process.bin || has qgis_process; } && has Xvfb &&
     /usr/bin/python3 -c 'import qgis.core, venv, ensurepip' 2>/dev/null; then exit 0; fi
 if ! has apt-get; then
-    echo "QGIS is missing. Install QGIS 3.22 or newer with its Python bindings, then call make again." >&2
+    echo "QGIS, its Python bindings, python3-venv or Xvfb is missing. Install QGIS 3.22 or newer and these, then call make again." >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then run="sudo"; else run=""; fi

@@ -17,7 +17,7 @@ from backend.jobs.consistency import consistency_psnr
 from backend.jobs.directory import JobDirectory, part_of
 from backend.jobs.executors import Executor, LocalExecutor
 from backend.jobs.plan import JobPlan
-from backend.jobs.portions import LOCAL, executor_of
+from backend.jobs.portions import LOCAL, executor_of, is_here
 from backend.jobs.renderer import BlockReport, Renderer, halo_name, report_of
 from backend.jobs.samples import write_statistics
 from backend.jobs.scene_plan import ScenePlan
@@ -100,9 +100,13 @@ class JobRun:
         in_use.give_way(self.plan.device)
         self._asked_to_end()
 
+    @property
+    def _executor_name(self) -> str:
+        return executor_of(self.plan.job.executor, self.plan.job.device)
+
     def _look_at_device(self) -> None:
         """Warn if it is another one than the plan's, `DeviceError` if it is gone; a cluster tells of its own."""
-        if not executor_of(self.plan.job).startswith(LOCAL):
+        if not is_here(self._executor_name):
             return
         here = device_name(choose_device(self.plan.device))
         if here != self.plan.device_name:
@@ -134,13 +138,14 @@ class JobRun:
         return self._result(evaluations, psnr, valid_pixels)
 
     def _executor(self) -> Executor:
-        address = executor_of(self.plan.job)
+        address = self._executor_name
         if address == LOCAL:
             return LocalExecutor(Renderer(self.plan, self.directory, self._after_evaluation, self.check))
         from backend.jobs.cluster import ClusterExecutor  # only those who use a cluster need dask
 
-        is_here = address.startswith(f"{LOCAL}:")  # its workers go on while the job gives way
-        return ClusterExecutor(address, self.plan, self.directory, self._asked_to_end if is_here else self.check)
+        # workers of this machine go on while the job gives way
+        check = self._asked_to_end if is_here(address) else self.check
+        return ClusterExecutor(address, self.plan, self.directory, check)
 
     def _run_stage(self, executor: Executor) -> None:
         plan, sample, stage = self.plan, self.sample, self.stage

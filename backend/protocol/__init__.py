@@ -20,7 +20,7 @@ discard        ``{"folder": "..."}``                              ``{}``; the un
 models         ``{}``                                             `Models`
 add_model      ``{"source": "...", "sha256": "..."}``             `Models`, the added one among them
 remove_model   ``{"id": "..."}``                                  `Models`, without it
-cluster        ``{"executor": "tcp://..."}``                      `ClusterInfo`
+cluster        ``{"executor": "tcp://...", "device": "auto"}``    `ClusterInfo`
 diagnose       ``{}``                                             `Diagnosis`
 cancel         ``{"id": 3, "keep": true}``                        none; the cancelled request ends in an error
 shutdown       ``{}``                                             ``{}``, then the process ends
@@ -43,6 +43,7 @@ from .files import (
     OWNER_FILE,
     PLAN_FILE,
     RASTER_DRIVERS,
+    STRETCH_TAG,
     data_home,
     default_job_folder,
     stage_paths,
@@ -119,8 +120,8 @@ __all__ = [  # noqa: RUF022 - in plain alphabetical order
     "METHOD_NOT_FOUND", "MODALITIES", "MODALITY_BANDS", "MODALITY_TITLES", "ModelInfo", "Models", "OWNER_FILE",
     "Output", "PLACE",
     "PLAN_FILE", "PREPARE", "PROTOCOLS", "PROTOCOL_VERSION", "Progress", "RASTER_DRIVERS", "RasterInfo", "SCENE",
-    "TARGETS", "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb", "WORLD_FIELDS",
-    "WRITING",
+    "STRETCH_TAG", "TARGETS", "TRAIN", "TRANSLATE", "UnfinishedJob", "UnfinishedJobs", "VERBS", "VIEW", "Verb",
+    "WORLD_FIELDS", "WRITING",
     "check_fields", "data_home", "decode", "default_job_folder", "encode", "error_response", "notification",
     "request", "response", "stage_paths", "statistics_paths", "unfinished_folder",
 ]

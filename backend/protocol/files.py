@@ -11,6 +11,8 @@ ANCHOR_TAG = "METAEARTH_ANCHOR"
 """In the copy of a layer that is no file: row and column of its first pixel on the layer's own endless grid."""
 ANCHOR_STEP = 52
 """Both are multiples of this, so that the windows of usual models (208 result pixels apart) lie alike in all copies."""
+STRETCH_TAG = "METAEARTH_STRETCH"
+"""In such a copy: "low,high" of each band, the values of the whole layer that a job takes for black and white."""
 
 RASTER_DRIVERS = ("GTiff", "COG", "VRT", "JPEG", "PNG", "JP2OpenJPEG", "HFA", "ENVI", "AAIGrid", "SRTMHGT", "NITF",
                   "BMP", "PCIDSK", "RST", "GPKG", "BIL", "EHdr", "ERS", "SAGA", "XYZ", "netCDF", "HDF5")

@@ -60,8 +60,9 @@ JOB_FIELDS: Tuple[JobField, ...] = (
              "How many results to make, with this seed and the next ones; above one, their mean and standard deviation"
              " are written beside the first.", default=1, minimum=1, maximum=64, advanced=True),
     JobField("executor", "text", "Executor",
-             "local: this machine; local:4: four processes of it. An address (tcp://host:port, tls://host:port) or a"
-             " scheduler file: that Dask cluster. auto: DASK_SCHEDULER_ADDRESS if set, else local.",
+             "local: this machine, with several GPUs a process on each; local:4: four processes of it. An address"
+             " (tcp://host:port, tls://host:port) or a scheduler file: that Dask cluster. auto: DASK_SCHEDULER_ADDRESS"
+             " if set, else local.",
              default="auto", advanced=True),
     JobField("job_dir", "folder", "Job folder",
              "Folder for unfinished work, kept when the job is cancelled so that it can be resumed. Empty: beside the"

@@ -55,7 +55,7 @@ class Models:
 
 @dataclass(frozen=True)
 class ClusterInfo:
-    """What answers at an executor's address."""
+    """What answers at an executor's address; none: this machine, whose workers are processes."""
 
     address: str
     workers: int

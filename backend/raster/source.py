@@ -21,7 +21,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from backend.errors import InputError, MissingCrsError
-from backend.protocol import ANCHOR_TAG, RASTER_DRIVERS
+from backend.protocol import ANCHOR_TAG, RASTER_DRIVERS, STRETCH_TAG
 from backend.raster.grid import Grid, Region, ground_resolution_m
 from backend.raster.pixels import Pixels, read_reflected
 from backend.raster.stretch import Stretch, identity_stretch, percentile_stretch
@@ -256,6 +256,9 @@ class RasterSource:
         """8-bit data: identity; others: percentiles of a decimated read of the whole file, whatever is asked of it."""
         if self.dtype == np.uint8:
             return identity_stretch(self.out_bands)
+        told = self._told_stretch()
+        if told:
+            return told
         key = repr((self.fingerprint(), self.bands, self.nodata, self.needs_alpha))
         if key in _stretches:
             return _stretches[key]
@@ -266,6 +269,14 @@ class RasterSource:
                 with RasterSource(self.path, self.bands, self.grid.pixel_size_m) as whole:
                     _stretches[key] = whole.percentiles()
             return _stretches[key]
+
+    def _told_stretch(self) -> Stretch | None:
+        """The whole layer's, which the copy of a part of it tells; None where bands had no two values."""
+        told = self._file.tags().get(STRETCH_TAG, "").split()
+        if len(told) != self._file.count:
+            return None
+        low, high = zip(*(map(float, told[band - 1].split(",")) for band in self.bands))
+        return Stretch(low, high) if all(one < other for one, other in zip(low, high)) else None
 
     def stretch_between(self, low: float, high: float) -> Stretch:
         """Between two values in the bands' unit, which QGIS shows; the file may hold other numbers, see ``scaling``."""

@@ -240,6 +240,7 @@ class BackendProcess(QObject):
         if self._jobs()[:1] == [id_]:
             self._kill()
         else:
+            self._cancelled.discard(id_)
             self._waiting.pop(id_).answer(_cancelled(id_))
             self._tell()
 

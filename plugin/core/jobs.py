@@ -22,7 +22,7 @@ from ...backend.protocol import (
     Verb,
     default_job_folder,
 )
-from .backend_client import BackendCancelled, session_client
+from .backend_client import BackendCancelled, BackendError, session_client
 from .cost import duration
 from .snapshots import remove_snapshot, source_of
 from .translate import tr
@@ -67,13 +67,16 @@ def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
 
 
 def _remove_left(folder: Path, pid: int) -> None:
-    """Delete the job folder of a backend that was killed because it did not answer, if that worked in it last."""
+    """Delete the job of a backend that was killed because it did not answer, if that worked in its folder last."""
     try:
         owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     if owner["pid"] == pid:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            session_client().request("discard", {"folder": str(folder)}, lambda progress: None, lambda: False)
+        except BackendError:  # it had no plan yet, or QGIS is closing
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def resume_job(folder: str, executor: str, feedback: QgsProcessingFeedback) -> JobResult:

@@ -34,7 +34,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import Qt
 
-from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS, data_home
+from ...backend.protocol import ANCHOR_STEP, ANCHOR_TAG, RASTER_DRIVERS, STRETCH_TAG, data_home
 from .extents import on_ellipsoid
 from .paths import absolute
 from .translate import tr
@@ -42,6 +42,8 @@ from .translate import tr
 SNAP_PIXELS = ANCHOR_STEP
 # A window at the extent's border reads up to 72 pixels beyond it, and those of an earlier stage 24 more.
 MARGIN_PIXELS = 96
+STRETCH_SHARES = (0.005, 0.995)
+STRETCH_SAMPLE = 1024 * 1024
 IMAGE_TYPES = (Qgis.DataType.ARGB32, Qgis.DataType.ARGB32_Premultiplied)
 
 
@@ -202,6 +204,7 @@ def blank_raster(source: LayerSource, grid: SnapshotGrid, folder: Path) -> str:
     extent = grid.extent
     dataset.SetGeoTransform((extent.xMinimum(), extent.width() / grid.cols, 0,
                              extent.yMaximum(), 0, -extent.height() / grid.rows))
+    dataset.SetMetadataItem(STRETCH_TAG, " ".join(["0,1"] * bands))  # it has no values that could tell
     del dataset
     _tell_what_it_is(path, grid, source.provider)
     return path
@@ -253,6 +256,7 @@ def write_snapshot(source: LayerSource, grid: SnapshotGrid, folder: Path,
         raise LayerError(tr("The pixels of the layer {} cannot be copied to {}. {}").format(
             source.name, path, " ".join(progress.errors())))
     _tell_what_it_is(path, grid, provider)
+    _tell_stretch(path, provider)
     if provider.dataType(1) in IMAGE_TYPES and _is_blank(path):
         raise LayerError(tr("The layer {} gave no picture for this extent. Check that it can be reached, and that it "
                             "has data there.").format(source.name))
@@ -279,6 +283,18 @@ def _tell_what_it_is(path: str, grid: SnapshotGrid, provider: QgsRasterDataProvi
             dataset.GetRasterBand(band).SetNoDataValue(min(given)[0])
         elif _is_switched_off(provider, band):
             dataset.GetRasterBand(band).DeleteNoDataValue()
+
+
+def _tell_stretch(path: str, provider: QgsRasterDataProvider) -> None:
+    """Write the whole layer's percentiles into a copy, so that every copy of a place gets the same detail.
+
+    8-bit values are taken as they are; bands without two values are written as nan.
+    """
+    if provider.dataType(1) in (Qgis.DataType.Byte, *IMAGE_TYPES):
+        return
+    ends = [provider.cumulativeCut(band, *STRETCH_SHARES, QgsRectangle(), STRETCH_SAMPLE) for band in _bands(provider)]
+    dataset = gdal.Open(path, gdal.GA_Update)
+    dataset.SetMetadataItem(STRETCH_TAG, " ".join(f"{low!r},{high!r}" for low, high in ends))
 
 
 def _nodata_ranges(provider: QgsRasterDataProvider) -> Set[Tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Collection, Dict, Iterable, List, Optional, Sequence
 
@@ -15,10 +16,13 @@ from qgis.core import (
 )
 
 from ...backend.protocol import MODALITIES, MODALITY_TITLES, SCENE, ModelInfo, Verb, default_job_folder
+from . import settings
 from .translate import tr
 
 Parameters = Dict[str, Any]
 COLOUR_BANDS = 3
+BEGUN = "scenes_begun"
+MOST_BEGUN = 20
 
 
 def scene_algorithm(verb: Verb) -> QgsProcessingAlgorithm:
@@ -85,3 +89,23 @@ def written_by(folder: str, targets: Sequence[str]) -> List[str]:
 def in_the_way(folder: str, targets: Sequence[str], taken: Collection[str] = ()) -> List[str]:
     """What a job would overwrite, or what jobs that run or wait will write."""
     return [path for path in written_by(folder, targets) if path in taken or os.path.exists(path)]
+
+
+def is_begun(verb: Verb, parameters: Parameters) -> bool:
+    """Whether such a job was started, in whichever session, and did not end well: asked for again, it goes on."""
+    return _text_of(verb, parameters) in _begun()
+
+
+def note_begun(verb: Verb, parameters: Parameters, ended_well: bool = False) -> None:
+    """Remember that a job was started, or forget it since it ended well."""
+    text = _text_of(verb, parameters)
+    begun = [other for other in _begun() if other != text] + ([] if ended_well else [text])
+    settings.write(BEGUN, json.dumps(begun[-MOST_BEGUN:]))
+
+
+def _begun() -> List[str]:
+    return json.loads(settings.read(BEGUN, "[]"))
+
+
+def _text_of(verb: Verb, parameters: Parameters) -> str:
+    return json.dumps([verb.name, parameters], sort_keys=True, default=str)

@@ -21,7 +21,7 @@ from ..core.history import add_to_history
 from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
 from ..core.runs import Run
-from ..core.scenes import in_the_way, scene_algorithm, wanted, why_not, written_by
+from ..core.scenes import in_the_way, is_begun, note_begun, scene_algorithm, wanted, why_not, written_by
 from ..core.translate import tr
 from .extent_band import ExtentBand
 from .rows import CostLabel, above, scrolling
@@ -74,7 +74,6 @@ class ModalitiesTab(QWidget):
         self._models: Optional[List[ModelInfo]] = None
         self._problem = ""
         self._last: Job = None
-        self._stopped: List[Tuple[str, Dict[str, Any]]] = []
         self._algorithms = {verb.name: scene_algorithm(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._prospects = {verb.name: self._prospect(verb) for verb in (TRANSLATE, GENERATE_PAIR)}
         self._build(canvas)
@@ -177,7 +176,7 @@ class ModalitiesTab(QWidget):
         reason = why_not(self._algorithms[verb.name], parameters, self._models)
         taken = [path for run in self.runs for path in run.writes]
         there = in_the_way(parameters["OUTPUT"], wanted(parameters), taken)
-        if (verb.name, parameters) in self._stopped:  # the same once more: the backend goes on with what is there
+        if is_begun(verb, parameters):  # the same once more: the backend goes on with what is there
             there = [path for path in there if path in taken]
         if not reason and there:
             return tr("{} is there already, or is being made; choose another folder for the results.").format(there[0])
@@ -206,11 +205,11 @@ class ModalitiesTab(QWidget):
         run.writes = written_by(parameters["OUTPUT"], wanted(parameters))
         run.feedback.said.connect(self.said)
         self.run_box.follow(run)
+        note_begun(verb, parameters)
+        run.finished.connect(lambda *_: note_begun(verb, parameters, ended_well=True))
         run.finished.connect(partial(self._finished, run, name, lead))
         run.failed.connect(self._failed)
         run.cancelled.connect(self.left_unfinished)
-        for stopped in (run.cancelled, run.failed):
-            stopped.connect(partial(self._remember, verb, parameters))
         run.ended.connect(self.refresh)
         run.start()
         self.form.seed_row.next()
@@ -221,9 +220,6 @@ class ModalitiesTab(QWidget):
         text = tr("Done: {} layers in the group {}.").format(len(layers), name)
         self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))
         self.results_added.emit(layers, lead)
-
-    def _remember(self, verb: Verb, parameters: Dict[str, Any], *_: str) -> None:
-        self._stopped.append((verb.name, parameters))
 
     def _failed(self, sentence: str) -> None:
         self.left_unfinished.emit()

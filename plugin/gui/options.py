@@ -94,9 +94,8 @@ class OptionsPage(QgsOptionsPageWidget):
         self.device_box.setCurrentText(settings.read("device", "auto"))
         form.addRow(tr("Device"), self.device_box)
         self.executor_box = QLineEdit(settings.read("executor", ""), box)
-        self.executor_box.setPlaceholderText(tr("local"))
-        self.executor_box.setToolTip(tr("Empty: this machine. A Dask scheduler: tcp://host:port, tls://host:port, or "
-                                        "its scheduler file."))
+        self.executor_box.setPlaceholderText(tr("auto"))
+        self.executor_box.setToolTip(tr(FIELDS["executor"].help))
         row = QHBoxLayout()
         row.addWidget(self.executor_box, 1)
         row.addWidget(_button(tr("Test"), self._test_executor))
@@ -184,17 +183,19 @@ class OptionsPage(QgsOptionsPageWidget):
             self._show_storage()
 
     def _test_executor(self) -> None:
-        address = self.executor_box.text().strip()
-        if not address:
-            self.executor_label.setText(tr("This machine computes."))
-            return
+        address = self.executor_box.text().strip() or FIELDS["executor"].default
         self.executor_label.setText(tr("Asking {}…").format(address))
-        question = session_client().ask("cluster", {"executor": address}, self)
+        asked = {"executor": address, "device": self.device_box.currentText()}
+        question = session_client().ask("cluster", asked, self)
         question.answered.connect(self._show_cluster)
         question.failed.connect(self.executor_label.setText)
 
     def _show_cluster(self, answer: dict) -> None:
         found = ClusterInfo(**answer)
+        if not found.address:
+            self.executor_label.setText(tr("This machine computes, in one process.") if found.workers == 1 else
+                                        tr("This machine computes, in {} processes.").format(found.workers))
+            return
         self.executor_label.setText(tr("{} answers: {} workers with {} threads.").format(
             found.address, found.workers, found.threads))
 

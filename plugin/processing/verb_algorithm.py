@@ -192,8 +192,15 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             return self.parameterAsCrs(parameters, "CRS", context)
         rasters = [field.parameter for field in self.verb.fields if field.kind == "raster"]
         given = next((name for name in rasters if parameters.get(name) not in (None, "")), None)
-        layer = self.parameterAsRasterLayer(parameters, given, context) if given else None
+        layer = (self.parameterAsRasterLayer(parameters, given, context) if given else
+                 self._first_other(parameters, context))
         return layer.crs() if layer else QgsCoordinateReferenceSystem()
+
+    def _first_other(self, parameters: Values, context: QgsProcessingContext) -> Optional[QgsRasterLayer]:
+        """The first raster of a modality of the user's own."""
+        named = [field for field in self.verb.fields if field.name == "other_inputs"]
+        others = scalar_values(self, named, parameters, context).get("other_inputs") or []
+        return QgsRasterLayer(others[0].partition("=")[2]) if others else None
 
     def processAlgorithm(self, parameters: Values, context: QgsProcessingContext,
                          feedback: QgsProcessingFeedback) -> Dict[str, Any]:

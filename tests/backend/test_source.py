@@ -48,6 +48,15 @@ def test_a_stretch_is_of_the_file_at_whatever_resolution_it_is_read(make_raster)
         assert coarse.stretch() == native.percentiles() != coarse.percentiles()
 
 
+def test_a_copy_tells_the_stretch_of_its_layer(make_raster):
+    path = make_raster(dtype="uint16")
+    with rasterio.open(path, "r+") as copy:
+        copy.update_tags(METAEARTH_STRETCH="1.5,20 nan,nan 3,40")
+    with RasterSource(path, [3, 1]) as told, RasterSource(path) as one_value:
+        assert told.stretch() == Stretch((3.0, 1.5), (40.0, 20.0))
+        assert one_value.stretch() == one_value.percentiles()
+
+
 def test_pixels_beyond_the_edge_are_reflections(make_raster):
     with RasterSource(make_raster()) as source:
         inside, wide = source.read(source.grid.region), source.read(Region(-3, -3, 23, 27))

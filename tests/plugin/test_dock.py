@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsApplication, QgsCoordinateReferenceSystem, QgsProject, QgsRectangle
+from qgis.core import QgsApplication, QgsCoordinateReferenceSystem, QgsProject, QgsRasterRange, QgsRectangle
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QPushButton, QTextBrowser
@@ -299,6 +299,14 @@ def test_a_crs_that_is_assigned_later_is_seen(dock, window, tmp_path, layer):
     dock.show_layer(bare)
     events_until(lambda: "no coordinate reference system" in dock.cost_label.text())
     bare.setCrs(layer.crs())
+    planned(dock)
+
+
+def test_a_copied_layer_with_nodata_is_planned_before_its_values_are_read(dock, window, tmp_path):
+    layer = show(window, write_raster(tmp_path / "sixteen.tif", 48, dtype=gdal.GDT_UInt16), "sixteen")
+    for band in (1, 2, 3):
+        layer.dataProvider().setUserNoDataValue(band, [QgsRasterRange(0, 0)])
+    dock.show_layer(layer)
     planned(dock)
 
 

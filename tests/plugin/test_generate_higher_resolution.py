@@ -16,6 +16,7 @@ from qgis.core import (
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
+    QgsRasterRange,
 )
 from qgis_support import LEFT, PIXEL, TOP, wait_for, write_raster
 
@@ -93,6 +94,21 @@ def test_two_extents_of_a_service_agree_where_they_overlap(tiles):
     assert first.shape == (4, 512, 512)
     assert np.array_equal(first[:, :, 128:], second[:, :, :384])
     assert not np.array_equal(first[:3, :, 128:], first[:3, :, :384])
+
+
+def test_two_extents_of_a_copied_layer_share_its_stretch(tmp_path):
+    """16 bit, brighter from left to right, nodata set in QGIS: each copy holds other values."""
+    path = write_raster(tmp_path / "ramp.tif", 400, dtype=gdal.GDT_UInt16)
+    opened = gdal.Open(path, gdal.GA_Update)
+    opened.WriteArray(opened.ReadAsArray() + 20 * np.arange(400, dtype=np.uint16))
+    del opened
+    layer = QgsRasterLayer(path, "ramp")
+    for band in (1, 2, 3):
+        layer.dataProvider().setUserNoDataValue(band, [QgsRasterRange(0, 0)])
+    first, second = (
+        pixels(run(INPUT=layer, EXTENT=f"{left},{left + 800},{TOP - 160},{TOP} [EPSG:32611]")["OUTPUT"])
+        for left in (LEFT + 1000, LEFT + 1600))
+    assert np.array_equal(first[:, :, 240:], second[:, :, :80])
 
 
 @pytest.mark.parametrize("stretch", ["0,128", [0, 128]])

@@ -208,7 +208,7 @@ def test_models_are_offered_by_what_they_do(dock, tab, module):
     events_until(lambda: all("There is no model" in button.toolTip() for button in buttons))
 
 
-def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window, tmp_path):
+def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window, tmp_path, module):
     long_job(tab, window, tmp_path)
     tab.run_box.drop_action.trigger()
     assert ended(tab) == "Cancelled."
@@ -221,6 +221,9 @@ def test_a_cancelled_job_leaves_nothing_or_is_kept_and_resumed(dock, tab, window
     (folder,) = tmp_path.rglob("*.metaearth-job")
     events_until(tab.run_box.run_button.isEnabled)  # the same once more would go on
     tab.form.seed_row.box.setValue(5)
+    events_until(lambda: "is there already" in tab.run_box.run_button.toolTip())
+    module("plugin.core.settings").write("scenes_begun", "[]")
+    tab.form.seed_row.box.setValue(4)
     events_until(lambda: "is there already" in tab.run_box.run_button.toolTip())
     dock.resume(str(folder), "large")
     assert dock.run_box.isVisible()

@@ -49,10 +49,15 @@ def test_values_are_kept_and_used_by_the_panel(page, module):
     assert settings.limits().max_gigabytes == 5
 
 
-def test_an_executor_that_does_not_answer_is_told(page):
+def test_an_executor_is_tested(page, monkeypatch):
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     page.executor_box.setText("/nowhere/scheduler.json")
     page._test_executor()
     events_until(lambda: "No Dask scheduler answers" in page.executor_label.text())
+    for text, told in (("", "in one process."), ("local:3", "in 3 processes."), ("local:x", "not understood")):
+        page.executor_box.setText(text)
+        page._test_executor()
+        events_until(lambda told=told: told in page.executor_label.text())
 
 
 def test_models_are_added_and_removed(page, home, tmp_path, module):

@@ -48,6 +48,13 @@ def test_a_killed_job_is_resumed_to_the_same_pixels(killed_job, tmp_path, here):
     assert result["SEED"] == 0 and result["EVALUATIONS_PER_PIXEL"] == pytest.approx(whole["EVALUATIONS_PER_PIXEL"])
 
 
+def test_what_a_killed_backend_leaves_of_a_dropped_job_is_deleted(killed_job, tmp_path, module):
+    unfinished = tmp_path / "out.part.tif"
+    unfinished.write_text("as far as it was written")
+    module("plugin.core.jobs")._remove_left(killed_job, json.loads((killed_job / "owner.json").read_text())["pid"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif"]
+
+
 def test_a_folder_without_a_job_is_refused_before_the_run(tmp_path):
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
     sound, sentence = algorithm.checkParameterValues({"FOLDER": str(tmp_path)}, QgsProcessingContext())

@@ -8,6 +8,8 @@ from osgeo import gdal
 from qgis import processing
 from qgis.core import (
     QgsApplication,
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
     QgsMultiBandColorRenderer,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
@@ -68,6 +70,21 @@ def test_an_extent_gives_the_same_pixels_as_all_of_the_layer(tmp_path):
     half = f"{area.xMinimum()},{area.xMinimum() + 480},{area.yMaximum() - 500},{area.yMaximum()}"
     part = processing.run("metaearth:translatemodality", {**common, "OUTPUT": str(tmp_path / "part"), "EXTENT": half})
     assert np.array_equal(pixels(part["RESULTS"]), pixels(whole["RESULTS"])[:50, :48])
+
+
+def test_an_extent_in_another_crs_fits_a_modality_of_ones_own(module, tmp_path):
+    """Nothing but heights is known of the scene; the extent comes from a map in degrees."""
+    dem = QgsRasterLayer(write_raster(tmp_path / "dem.tif", 96, bands=1))
+    degrees = QgsCoordinateReferenceSystem("EPSG:4326")
+    box = QgsCoordinateTransform(dem.crs(), degrees, QgsProject.instance()).transformBoundingBox(dem.extent())
+    translate = module("plugin.core.scenes").scene_algorithm(module("backend.protocol").TRANSLATE)
+    found = translate.values({
+        "OTHER_INPUTS": f"dem={dem.source()}", "TARGETS": ["nir"],
+        "EXTENT": f"{box.xMinimum()},{box.xMaximum()},{box.yMinimum()},{box.yMaximum()} [EPSG:4326]",
+    }, module("plugin.core.scenes").project_context())
+    area = dem.extent()
+    corners = [area.xMinimum(), area.yMinimum(), area.xMaximum(), area.yMaximum()]
+    assert found["extent"] == pytest.approx(corners, abs=20)
 
 
 def test_a_scene_is_made_from_a_seed(tmp_path):
