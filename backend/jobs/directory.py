@@ -45,7 +45,7 @@ STOP = "stop"
 PROBE = "probe-"
 """How the names begin by which the workers of a cluster find out that they see the same folder."""
 FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
-MOSAICS = re.compile(r"(sample\d+_s\d+|live-\d{4,}|finished\d+|mean|standard)\.vrt")
+MOSAICS = re.compile(r"(sample\d+_s\d+|live-\d{4,}|finished\d+|statistic\d+)\.vrt")
 """The names of the mosaics over blocks; what has another name is somebody else's."""
 PLAN_TAG = "METAEARTH_PLAN_SHA256"
 EVALUATIONS_TAG, SECONDS_TAG, BATCH_TAG = "METAEARTH_EVALUATIONS", "METAEARTH_SECONDS", "METAEARTH_BATCH"

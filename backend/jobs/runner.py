@@ -245,7 +245,7 @@ class JobRun:
             write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
             self.check()
         if plan.job.samples > 1:
-            write_statistics(plan, self.directory, list(map(part_of, results[len(plan.stages):])), self.check)
+            write_statistics(plan, self.directory, list(map(part_of, results[len(plan.products):])), self.check)
 
     def _evaluations_of_last_stage(self) -> int:
         """Evaluations of the first sample's last stage, in this run and earlier ones, as the blocks' tags tell."""

@@ -19,7 +19,7 @@ from backend.jobs.calibration import SCENE_STREAMS, where_it_runs
 from backend.jobs.plan import JobPlan, Product, StagePlan, checked
 from backend.jobs.portions import block_windows
 from backend.models.bundle import SceneModelConfig, find_scene_bundle
-from backend.protocol import Job
+from backend.protocol import Job, statistics_paths
 from backend.raster.grid import Grid
 from backend.raster.source import RasterSource
 from backend.raster.stretch import identity_stretch
@@ -63,6 +63,7 @@ class SceneRequest:
     precision: str = "auto"
     executor: str = "auto"
     job_dir: str | None = None
+    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ class ScenePlan(JobPlan):
 
     @property
     def result_paths(self) -> list[str]:
-        """The targets' rasters, in their order."""
-        return [str(Path(self.stages[0].path).with_name(f"{name}.tif")) for name in self.targets]
+        """The targets' rasters, in their order, then the statistics of each if there are several samples."""
+        paths = [str(Path(self.stages[0].path).with_name(f"{name}.tif")) for name in self.targets]
+        return [*paths, *(s for path in paths for s in statistics_paths(path))] if self.job.samples > 1 else paths
 
 
 def make_scene_plan(wanted: SceneRequest) -> ScenePlan:
@@ -271,6 +273,7 @@ def _job(wanted: SceneRequest) -> Job:
         precision=wanted.precision,
         executor=wanted.executor,
         job_dir=wanted.job_dir,
+        samples=wanted.samples,
     )
     return job.with_absolute_paths()
 

@@ -20,10 +20,12 @@ from backend.protocol import (
     JobSummary,
     Progress,
     check_fields,
+    statistics_paths,
 )
 from backend.raster.placement import picture_grid
 
 Values = dict[str, Any]
+MEAN, SPREAD = "mean", "spread"
 OPTIONS = ("model", "seed", "steps", "device", "precision", "executor", "job_dir")
 
 
@@ -53,6 +55,7 @@ def translation(values: Values) -> SceneRequest:
         extent=None if extent is None else (extent[0], extent[1], extent[2], extent[3]),
         resolution_m=given["resolution"],
         source_resolution=given["source_resolution"],
+        samples=given["samples"],
         **{name: given[name] for name in OPTIONS},
     )
 
@@ -121,16 +124,35 @@ def run_plan(plan: JobPlan, report: Report, check: Check) -> JobResult:
 
 
 def told(plan: ScenePlan, results: list[JobResult], wanted: SceneRequest) -> Values:
-    """What finished jobs say of themselves; ``layers`` tells how each raster is shown."""
-    layers = []
+    """What finished jobs say of themselves."""
+    layers = shown_layers(plan, wanted)
+    written = [layer["path"] for layer in layers]
+    paths = [layer["path"] for layer in layers if not layer["statistic"]]
+    text = [*(f"Written: {path}" for path in written), f"synthetic imagery by {plan.model}, seed {wanted.seed}"]
+    warnings = [*plan.warnings, *(warning for result in results for warning in result.warnings)]
+    return {
+        "output": wanted.output,
+        "results": "\n".join(paths),
+        "statistics": "\n".join(path for path in written if path not in paths),
+        "layers": layers,
+        "text": "\n".join(text),
+        "evaluations": sum(result.evaluations for result in results),
+        "warnings": list(dict.fromkeys(warnings)),
+    }
+
+
+def shown_layers(plan: ScenePlan, wanted: SceneRequest) -> list[Values]:
+    """How each raster is to be shown, each target's followed by what is told of its samples."""
+    layers: list[Values] = []
     for name in wanted.targets:
         modality = plan.modality(name)
         classes = [[c.value, c.name, "#{:02x}{:02x}{:02x}".format(*c.colour)] for c in modality.classes]
         path = str(Path(wanted.output).absolute() / f"{name}.tif")
-        layers.append({"modality": name, "title": modality.title, "path": path, "unit": modality.unit,
-                       "classes": classes, "model": plan.model, "seed": wanted.seed})
-    paths = [str(layer["path"]) for layer in layers]
-    text = [*(f"Written: {path}" for path in paths), f"synthetic imagery by {plan.model}, seed {wanted.seed}"]
-    warnings = [*plan.warnings, *(warning for result in results for warning in result.warnings)]
-    return {"output": wanted.output, "results": "\n".join(paths), "layers": layers, "text": "\n".join(text),
-            "evaluations": sum(result.evaluations for result in results), "warnings": list(dict.fromkeys(warnings))}
+        facts = {"modality": name, "title": modality.title, "unit": modality.unit, "model": plan.model,
+                 "seed": wanted.seed}
+        layers.append({**facts, "path": path, "classes": classes, "statistic": ""})
+        if wanted.samples > 1:
+            usual, spread = statistics_paths(path)
+            layers += [{**facts, "path": usual, "classes": classes, "statistic": MEAN},
+                       {**facts, "path": spread, "classes": [], "statistic": SPREAD}]
+    return layers

@@ -291,9 +291,16 @@ TRANSLATE = Verb(
         EXTENT_OF_SCENE,
         RESOLUTION_OF_SCENE,
         *READING_FIELDS,
+        dataclasses.replace(
+            FIELDS["samples"],
+            help="How many times everything is made, with this seed and the next ones; above one, each result has its"
+                 " mean (of maps the most frequent class) and standard deviation (the share of samples with another"
+                 " class) beside it. A mean is nearer to the truth than one sample, and smoother."),
         *SCENE_FIELDS,
     ),
-    (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+    (Output("results", "text", "Paths of the results"),
+     Output("statistics", "text", "Paths of mean and deviation of each"),
+     Output("evaluations", "number", "Network evaluations")),
     planned=True,
 )
 

@@ -38,15 +38,19 @@ def layer_name(source: str, resolution_m: float, model: str, seed: int) -> str:
 def layer_names(source: str, result: JobResult) -> List[str]:
     """The names of every stage's layer, first stage first, then those of mean and standard deviation, if any.
 
-    Those of a scene's modalities, if the job made these.
+    Those of a scene's modalities, if the job made these, and of mean and deviation of each.
     """
     modalities = [metaearth_tags(path).get("modality") for path in result.outputs]
-    if all(modalities):
-        return [tr("{} – {}, {}, seed {} (synthetic)").format(
-            source, tr(MODALITY_TITLES.get(name, name)), result.model, result.seed) for name in modalities]
-    names = [layer_name(source, resolution, result.model, result.seed) for resolution in stage_resolutions(result)]
     kinds = (tr("mean of samples"), tr("standard deviation of samples"))
-    return [*names, *(f"{names[-1]}, {kind}" for kind, _ in zip(kinds, result.statistics))]
+    if all(modalities):
+        names = [tr("{} – {}, {}, seed {} (synthetic)").format(
+            source, tr(MODALITY_TITLES.get(name, name)), result.model, result.seed) for name in modalities]
+        of_samples = names
+    else:
+        names = [layer_name(source, resolution, result.model, result.seed) for resolution in stage_resolutions(result)]
+        of_samples = names[-1:]
+    told = [f"{name}, {kind}" for name in of_samples for kind in kinds]
+    return [*names, *told[:len(result.statistics)]]
 
 
 def metaearth_tags(path: str) -> Dict[str, str]:
@@ -69,7 +73,7 @@ def dress(layer: QgsRasterLayer, renderer: Optional[QgsRasterRenderer]) -> None:
     layer.setMetadata(metadata)
     rows = "".join(f"<li>{html.escape(fact)}</li>" for fact in facts)
     QgsLayerNotesUtils.setLayerNotes(layer, f"<p><b>{html.escape(warning)}</b></p><ul>{rows}</ul>")
-    if renderer and "statistic" not in tags:
+    if renderer:
         apply_style(layer, renderer)
 
 

@@ -15,7 +15,15 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from ...backend.protocol import MODALITIES, MODALITY_TITLES, SCENE, ModelInfo, Verb, default_job_folder
+from ...backend.protocol import (
+    MODALITIES,
+    MODALITY_TITLES,
+    SCENE,
+    ModelInfo,
+    Verb,
+    default_job_folder,
+    statistics_paths,
+)
 from . import settings
 from .translate import tr
 
@@ -83,7 +91,8 @@ def written_by(folder: str, targets: Sequence[str]) -> List[str]:
     if folder == QgsProcessing.TEMPORARY_OUTPUT:
         return []
     paths = [os.path.join(folder, f"{name}.tif") for name in targets]
-    return [*paths, *map(default_job_folder, paths)]
+    statistics = [path for raster in paths for path in statistics_paths(raster)]
+    return [*paths, *statistics, *map(default_job_folder, paths)]
 
 
 def in_the_way(folder: str, targets: Sequence[str], taken: Collection[str] = ()) -> List[str]:

@@ -100,4 +100,4 @@ def load_results(source: str, result: JobResult, project: Any, context: QgsProce
             context.addLayerToLoadOnCompletion(path, QgsProcessingContext.LayerDetails(name, project, ""))
         details = context.layerToLoadOnCompletionDetails(path)
         details.name, details.forceName = name, True
-        details.setPostProcessor(dresser(renderer))
+        details.setPostProcessor(dresser(renderer if written in result.outputs else None))

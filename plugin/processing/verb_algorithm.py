@@ -239,6 +239,7 @@ def load_layers(layers: List[Dict[str, Any]], group: str, context: QgsProcessing
     for told in layers:
         path, unit = told["path"], f", {told['unit']}" if told["unit"] and not told["classes"] else ""
         name = tr("{}{}, {}, seed {} (synthetic)").format(tr(told["title"]), unit, told["model"], told["seed"])
+        name += {"mean": tr(", mean of samples"), "spread": tr(", deviation of samples")}.get(told["statistic"], "")
         details = QgsProcessingContext.LayerDetails(name, context.project(), "")
         details.forceName = True
         if hasattr(details, "groupName"):

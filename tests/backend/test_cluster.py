@@ -149,6 +149,7 @@ def test_a_worker_that_dies_is_no_loss(own_cluster, small_model, scene, tmp_path
     equal(result, whole)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_dies_leaves_a_job_that_can_be_resumed(
     own_cluster, small_model, scene, tmp_path, monkeypatch
 ):

@@ -89,7 +89,7 @@ def test_a_dry_run_writes_nothing(small_model, make_raster, tmp_path):
 
 
 def test_an_interrupted_job_is_resumed(small_model, make_raster, tmp_path):
-    arguments = ["generate", make_raster(height=24, width=24), tmp_path / "out.tif", "--stages", 2, "--steps", 10]
+    arguments = ["generate", make_raster(height=24, width=24), tmp_path / "out.tif", "--stages", 2, "--steps", 5]
     command = [sys.executable, "-m", "backend", *map(str, arguments), "--model", str(small_model.folder)]
     job = subprocess.Popen(command, stderr=subprocess.PIPE)
     folder = tmp_path / "out.tif.metaearth-job"

@@ -179,11 +179,11 @@ def test_an_interrupted_job_goes_on_where_it_stopped(small_model, scene, tmp_pat
 @pytest.mark.parametrize(
     ("where", "call", "delay"),
     [
-        ("backend.jobs.directory:write_block", 3, 0.0),
+        pytest.param("backend.jobs.directory:write_block", 3, 0.0, marks=pytest.mark.slow),
         ("backend.jobs.directory:write_block", 30, 0.002),
-        ("backend.raster.output:to_disk", 5, 0.0),
+        pytest.param("backend.raster.output:to_disk", 5, 0.0, marks=pytest.mark.slow),
         ("backend.jobs.directory:write_mosaic", 1, 0.0),
-        ("backend.jobs.runner:write_cog", 2, 0.0),
+        pytest.param("backend.jobs.runner:write_cog", 2, 0.0, marks=pytest.mark.slow),
         ("backend.jobs.runner:write_cog", 2, 0.01),
         ("backend.jobs.runner:consistency_psnr", 1, 0.0),
     ],

@@ -321,6 +321,7 @@ def test_the_lite_protocol_ends_in_one_table_with_its_verdicts(small_model, twin
     assert (tmp_path / "0.6m-2.png").is_file() and said[-1][0] == said[-1][1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_lite_protocol_goes_on_with_what_it_has_made(small_model, twin, imagery, tmp_path, monkeypatch):
     cascades, render = [], makers.render_stages
     monkeypatch.setattr(makers, "render_stages", lambda *a: cascades.append(1) or render(*a))

@@ -495,6 +495,37 @@ def test_results_lie_on_the_first_rasters_grid_and_say_what_they_are(rgb, scene_
     assert not (tmp_path / "out").joinpath("nir.tif.metaearth-job").exists()
 
 
+def test_samples_of_a_scene_make_means_and_votes(make_raster, scene_model, tmp_path):
+    source = make_raster(height=70, width=64, nodata=0)
+    with rasterio.open(source, "r+") as opened:
+        pixels = opened.read()
+        pixels[:, 5:9, 3:8] = 0
+        opened.write(pixels)
+    config = dataclasses.replace(scene_model.config, untrained=())
+    save_bundle(tmp_path / "maps", config, scene_model.load().state_dict())
+    common = ("--rgb", source, "--targets", "nir", "osm", "--steps", 2, "--model", tmp_path / "maps")
+    translate(*common, "--output", tmp_path / "all", "--samples", 3, "--seed", 4)
+    for k in range(3):
+        translate(*common, "--output", tmp_path / str(k), "--seed", 4 + k)
+    nir, maps = (np.stack([read(tmp_path / str(k) / f"{m}.tif")[0] for k in range(3)]) for m in ("nir", "osm"))
+    np.testing.assert_array_equal(read(tmp_path / "all" / "nir.tif")[0], nir[0])
+    hole = np.zeros((70, 64), bool)
+    hole[5:9, 3:8] = True
+    mean, deviation, share = (read(tmp_path / "all" / f"{name}.tif")[0] for name in ("nir_mean", "nir_std", "osm_std"))
+    for found in (mean, deviation, share):
+        np.testing.assert_array_equal(np.isnan(found), hole)
+    np.testing.assert_allclose(mean[~hole], nir.mean(axis=0)[~hole], rtol=1e-5)
+    np.testing.assert_allclose(deviation[~hole], nir.std(axis=0, ddof=1)[~hole], rtol=1e-4, atol=1e-4)
+    with rasterio.open(tmp_path / "all" / "osm_mean.tif") as opened:
+        usual, tags = opened.read(1), opened.tags()
+        assert opened.dtypes[0] == "uint8" and opened.colormap(1)
+        np.testing.assert_array_equal(opened.dataset_mask() == 0, hole)
+    assert tags["METAEARTH_STATISTIC"] == "most frequent class of 3 samples" and tags["METAEARTH_MODALITY"] == "osm"
+    agree = (maps == usual).sum(axis=0)
+    assert all((agree >= (maps == maps[k]).sum(axis=0))[~hole].all() for k in range(3)) and share[~hole].max() > 0
+    np.testing.assert_allclose(share[~hole], 1 - agree[~hole] / 3, atol=1e-6)
+
+
 def test_an_extent_gives_the_same_pixels_and_another_seed_others(rgb, scene_model, tmp_path):
     translate("--rgb", rgb, "--targets", "nir", "--output", tmp_path / "all", "--model", scene_model.folder)
     whole = read(tmp_path / "all" / "nir.tif")

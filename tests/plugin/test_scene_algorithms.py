@@ -62,6 +62,21 @@ def test_a_scene_that_only_the_next_step_needs_is_not_loaded(scene, tmp_path):
     assert Path(found["RESULTS"]).is_file() and context.layersToLoadOnCompletion() == {}
 
 
+def test_samples_give_mean_and_deviation_of_each_modality(tmp_path):
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    found = processing.run("metaearth:translatemodality", {
+        "RGB": write_raster(tmp_path / "a.tif", 48), "TARGETS": ["nir", "osm"], "MODEL": "tiny-mm", "SAMPLES": 3,
+        "SEED": 4, "OUTPUT": str(tmp_path / "out")}, context=context)
+    names = [Path(path).name for path in found["STATISTICS"].splitlines()]
+    assert names == ["nir_mean.tif", "nir_std.tif", "osm_mean.tif", "osm_std.tif"]
+    loaded = {Path(path).name: details for path, details in context.layersToLoadOnCompletion().items()}
+    assert loaded["nir_std.tif"].name == "Near infrared, 8 bit, tiny-mm, seed 4 (synthetic), deviation of samples"
+    usual = QgsRasterLayer(str(tmp_path / "out" / "osm_mean.tif"))
+    loaded["osm_mean.tif"].postProcessor().postProcessLayer(usual, context, QgsProcessingFeedback())
+    assert isinstance(usual.renderer(), QgsPalettedRasterRenderer)
+
+
 def test_an_extent_gives_the_same_pixels_as_all_of_the_layer(tmp_path):
     source = write_raster(tmp_path / "a.tif", 96)
     common = {"RGB": source, "TARGETS": ["nir"], "MODEL": "tiny-mm", "PRECISION": "float32"}
