@@ -216,7 +216,8 @@ class ModalitiesTab(QWidget):
         self.refresh()
 
     def _finished(self, run: Run, name: str, lead: Optional[QgsRasterLayer], results: Dict[str, Any]) -> None:
-        layers = add_results(run.context, name, order=results["RESULTS"].splitlines())
+        made = [*results["RESULTS"].splitlines(), *results.get("STATISTICS", "").splitlines()]
+        layers = add_results(run.context, name, order=made)
         text = tr("Done: {} layers in the group {}.").format(len(layers), name)
         self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))
         self.results_added.emit(layers, lead)

@@ -90,6 +90,14 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(dock, tab, layer):
     assert tab.form.seed() == 4 and events_until(tab.run_box.run_button.isEnabled)
 
 
+def test_what_several_samples_tell_lies_below_the_result(tab):
+    tab.form.advanced.set_values({"SAMPLES": 2, **CPU})
+    click(tab.run_box.run_button)
+    assert ended(tab).startswith("Done: 3 layers")
+    assert [Path(found.source()).name for found in group("scene – modalities, seed 4")] == [
+        "nir.tif", "nir_mean.tif", "nir_std.tif"]
+
+
 def test_the_tab_asks_for_what_the_toolbox_would(tab, layer):
     found = tab.form.translate_parameters()
     assert found == {"RGB": layer.id(), "TARGETS": ["nir"], "MODEL": "tiny-mm", "SEED": 4, **CPU}
