@@ -84,6 +84,12 @@ def test_what_is_held_out_has_no_neighbours_among_the_rest():
         assert min(apart) == 6
 
 
+def test_four_divisions_test_each_chip_once():
+    files = [Path(name) / f"{n}.png" for name in ("calm", "rough") for n in range(32)]
+    tested = [file for number in range(4) for file in split_chips(files, 32, 3, number, 4)[1]]
+    assert sorted(tested) == sorted(files)
+
+
 def test_images_are_read_with_the_number_of_their_class(classes):
     files = sorted(p.relative_to(classes) for p in classes.rglob("0.png"))
     found = read_images(classes, files, ["calm", "rough"], 32)

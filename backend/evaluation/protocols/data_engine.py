@@ -56,30 +56,35 @@ class DataEngineSettings:
     device: str = "auto"
 
 
-FEWEST_WITH_GAP = 12
+FEWEST, FEWEST_WITH_GAP = 4, 12
 
 
 def of_each_class(files: list[Path], limit: int) -> list[list[Path]]:
     """At most ``limit`` chips of each class, in the order of their names."""
+    if limit < FEWEST:
+        raise InputError(f"A limit of {limit} chips a class is too small: at least {FEWEST}.")
     by_class: dict[Path, list[Path]] = {}
     for file in files:
         by_class.setdefault(file.parent, []).append(file)
     for name, members in by_class.items():
-        if len(members) < 4:
-            raise InputError(f"The class {name} has {len(members)} images; at least 4 are needed.")
+        if len(members) < FEWEST:
+            raise InputError(f"The class {name} has {len(members)} images; at least {FEWEST} are needed.")
     return [spread(sorted(members, key=_by_number), limit) for _, members in sorted(by_class.items())]
 
 
-def split_chips(files: list[Path], limit: int, seed: int) -> tuple[list[Path], list[Path]]:
+def split_chips(
+    files: list[Path], limit: int, seed: int, number: int = 0, splits: int = 1
+) -> tuple[list[Path], list[Path]]:
     """(training, test) chips, 3:1 in every class, at most ``limit`` of each class.
 
     Chips that follow each other by name are often neighbours on the ground: those for testing are one run of them, at
     a place drawn by ``seed``, and a twentieth on either side of it is left out, if there are `FEWEST_WITH_GAP`.
+    ``number`` of ``splits`` divisions begins that far around: up to four have no test chip in common.
     """
     training, test = [], []
     for chosen in of_each_class(files, limit):
         held_out, gap = max(1, len(chosen) // 4), -(-len(chosen) // 20) if len(chosen) >= FEWEST_WITH_GAP else 0
-        first = int(np.random.default_rng(seed).integers(len(chosen)))
+        first = (int(np.random.default_rng(seed).integers(len(chosen))) + number * len(chosen) // splits) % len(chosen)
         chosen = chosen[first:] + chosen[:first]
         test += sorted(chosen[:held_out])
         training += sorted(chosen[held_out + gap:len(chosen) - gap])

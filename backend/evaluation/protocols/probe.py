@@ -41,7 +41,7 @@ SIDE, CELLS = 256, 16
 PIXELS, RANDOM = "raw pixels", "random weights"
 NOTES = (
     "Accuracy on held-out chips of a logistic regression on frozen features: standardised, L2-penalised, strength by"
-    " cross-validation on the training chips. Each split draws another quarter of every class for testing. Brackets:"
+    " cross-validation on the training chips. Each split tests another part of every class, a quarter of it. Brackets:"
     " 95 % bootstrap intervals over splits and chips; differences are paired by split and chip.",
     f"{PIXELS}: a chip averaged down to {CELLS} x {CELLS} RGB. {RANDOM}: the same network before any training,"
     " its gates opened. metaearth-features was taught land-use classes by their labels: where these chips were among"
@@ -63,7 +63,7 @@ class ProbeSettings:
     classes: tuple[str, ...] | None = None
     limit: int = 100
     labels: tuple[int, ...] = (5, 10, 20)
-    splits: int = 5
+    splits: int = 4
     block: int | None = None
     source_resolution: float | None = None
     features: str = FEATURE_MODEL
@@ -94,13 +94,16 @@ def probe(settings: ProbeSettings, report: Report, check: Check) -> Table:
     if min(settings.labels, default=2) < 2:
         raise InputError("A probe needs at least two training chips a class: cross-validation holds some of them out.")
     labels = np.array([classes.index(f.parent.as_posix()) for f in chosen], np.int64)
-    splits = [_split(chosen, labels, settings.limit, settings.seed + k) for k in range(settings.splits)]
+    splits = [_split(chosen, labels, settings, k) for k in range(settings.splits)]
     engine = open_scene_engine(find_scene_bundle(settings.model), settings.device)
+    depth = engine.config.network.inference_blocks
+    if settings.block is not None and not 1 <= settings.block <= depth:
+        raise InputError(f"The model has {depth} blocks: choose one from 1 to {depth}.")
     described = describe(settings, engine, chosen, report, check)
     rows = _rows(settings, described, labels, splits, report, check)
     facts = {
         "model": engine.config.id, "sha256": engine.sha256[:16], "classes": len(classes), "chips": len(chosen),
-        "splits": settings.splits, "block": settings.block or engine.config.network.inference_blocks,
+        "splits": settings.splits, "block": settings.block or depth,
         "data": settings.data.name,
     }  # fmt: skip
     table = Table("Linear probe of scene tokens", rows, facts, NOTES)
@@ -108,10 +111,11 @@ def probe(settings: ProbeSettings, report: Report, check: Check) -> Table:
     return table
 
 
-def _split(files: list[Path], labels: NDArray[np.int64], limit: int, seed: int) -> Split:
+def _split(files: list[Path], labels: NDArray[np.int64], settings: ProbeSettings, number: int) -> Split:
     place = {file: k for k, file in enumerate(files)}
-    training, test = ([place[f] for f in part] for part in split_chips(files, limit, seed))
-    rng = np.random.default_rng(seed)
+    parts = split_chips(files, settings.limit, settings.seed, number, settings.splits)
+    training, test = ([place[f] for f in part] for part in parts)
+    rng = np.random.default_rng((settings.seed, number))
     members = [rng.permutation([k for k in training if labels[k] == label]) for label in range(labels.max() + 1)]
     return Split(members, np.array(test))
 
