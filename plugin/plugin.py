@@ -79,14 +79,18 @@ class MetaEarthPlugin(QObject):
             self.dock.deleteLater()
             self.dock = None
         if self.setup_dialog:
+            self.setup_dialog.ready.disconnect()
             self.setup_dialog.stop()
             self.setup_dialog.close()
+            self.setup_dialog.deleteLater()
             self.setup_dialog = None
         self.iface.unregisterOptionsWidgetFactory(self.options_factory)
         self.iface.removeCustomActionForLayerType(self.layer_action)
         self.iface.removeRasterToolBarIcon(self.action)
         for action in self.actions:
             self.iface.removePluginRasterMenu(MENU, action)
+        for action in (*self.actions, self.layer_action):
+            action.deleteLater()
         self.actions = []
         QgsApplication.processingRegistry().removeProvider(self.provider)
         self.provider = None

@@ -17,7 +17,7 @@ from ...backend.protocol import ENGINE_VERSION, PROTOCOL_VERSION, data_home
 from .accelerator import find_gpu
 from .backend_client import PLUGIN_ROOT, BackendClient
 from .environment import backend_python
-from .installation import CREDENTIALS
+from .package_index import without_credentials
 from .settings import PREFIX
 
 LOG_LINES = 60
@@ -47,7 +47,7 @@ def report(client: BackendClient, facts: Dict[str, str]) -> str:
 
 def redacted(text: str) -> str:
     """``text`` without the user's home, name, keys and passwords."""
-    text = CREDENTIALS.sub(r"\1***@", SECRET.sub(r"\1***", text))
+    text = without_credentials(SECRET.sub(r"\1***", text))
     home = str(Path.home())
     if len(home) > 1:
         text = text.replace(home, "~")

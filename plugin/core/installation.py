@@ -7,26 +7,24 @@ where the system has none that fits), ``cache`` (downloads, so that a broken set
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
-import re
+import platform
 import shutil
 import signal
 import subprocess  # nosec B404 - runs uv and the backend's Python
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 import zipfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from .accelerator import NO_WINDOW, TorchBuild, find_gpu, hardware, torch_build
 from .environment import READY, SETTING, interpreter_in, without_qgis
+from .package_index import PROBLEMS, Stopped, download, index_url, with_proxy, without_credentials
 from .translate import tr
 
 UV = "0.13.9"
@@ -40,14 +38,14 @@ UV_WHEELS = {
     ("linux", "aarch64"): ("manylinux_2_17_aarch64.manylinux2014_aarch64.musllinux_1_1_aarch64",
                            "sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe"),
 }
-INDEX = "https://pypi.org/simple"
 TORCH = "torch==2.13.0"
 PYTHON = ">=3.11,<3.14"
 LOCK = "backend.lock"
+LOCK_FILE = "setup.lock"
 PARTS = ("env", "python", "bin", "cache")
 WATCH_SECONDS = 0.3
 CPU_BYTES, CUDA_BYTES = 3_000_000_000, 9_000_000_000
-CREDENTIALS = re.compile(r"(://)[^/@\s]+@")
+SPARE_BYTES = 500_000_000
 SMOKE = """
 import json, sys, torch, rasterio, numpy, safetensors, cattrs, distributed
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +69,7 @@ class Setup:
     """One set-up: where, from where, and whom to tell.
 
     ``root`` holds the package ``backend``; ``wheels`` is a folder of wheels to use instead of the network; ``say`` gets
-    every line; ``cancelled`` is asked often.
+    every line; ``cancelled`` is asked often. ``proxy``: an address for downloads, unless the environment names one.
     """
 
     root: Path
@@ -79,6 +77,7 @@ class Setup:
     wheels: Optional[Path] = None
     say: Callable[[str], None] = print
     cancelled: Callable[[], bool] = lambda: False
+    proxy: str = ""
 
     def run(self, build: Optional[str] = None) -> Dict[str, str]:
         """Make the environment, or go on where an earlier try broke; what its smoke test told.
@@ -91,21 +90,41 @@ class Setup:
         with self._alone():
             self.tell(tr("torch build {}: {}").format(chosen.name, chosen.reason))
             self._check_space(chosen.name)
-            uv = self._uv()
-            self._make(uv)
-            self._install(uv, chosen.name)
+            with self._earlier_one_kept():
+                return self._set_up(chosen)
+
+    def _set_up(self, chosen: TorchBuild) -> Dict[str, str]:
+        uv = self._uv()
+        self._make(uv)
+        self._install(uv, chosen.name)
+        found = self._smoke_test()
+        if chosen.name.startswith("cu") and found["device"] == "cpu":
+            self.tell(tr("The GPU build does not reach the GPU, so the processor's build is installed. A newer "
+                         "driver usually helps: update it, then set MetaEarth up again."))
+            self._install(uv, "cpu")
             found = self._smoke_test()
-            if chosen.name.startswith("cu") and found["device"] == "cpu":
-                self.tell(tr("The GPU build does not reach the GPU, so the processor's build is installed. A newer "
-                             "driver usually helps: update it, then set MetaEarth up again."))
-                self._install(uv, "cpu")
-                found = self._smoke_test()
-                chosen = TorchBuild("cpu", tr("the GPU build did not reach the GPU"))
-            stamp = {**found, "build": chosen.name, "reason": chosen.reason, "lock": lock_digest(self.root)}
-            (self.env / READY).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-            (self.home / SETTING).unlink(missing_ok=True)  # an earlier choice would still come first
-            self.tell(tr("Ready: Python {}, torch {}, on {}.").format(found["python"], found["torch"], found["device"]))
-            return stamp
+            chosen = TorchBuild("cpu", tr("the GPU build did not reach the GPU"))
+        stamp = {**found, "build": chosen.name, "reason": chosen.reason, "lock": lock_digest(self.root)}
+        (self.env / READY).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        (self.home / SETTING).unlink(missing_ok=True)  # an earlier choice would still come first
+        self.tell(tr("Ready: Python {}, torch {}, on {}.").format(found["python"], found["torch"], found["device"]))
+        return stamp
+
+    @contextmanager
+    def _earlier_one_kept(self) -> Iterator[None]:
+        """No backend starts meanwhile; a try that breaks leaves an environment that still works as it was."""
+        ready = self.env / READY
+        stamp = ready.read_text(encoding="utf-8") if ready.is_file() else ""
+        ready.unlink(missing_ok=True)
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, SetupError, StopIteration):
+                if stamp:
+                    replace(self, cancelled=lambda: False)._smoke_test()
+                    ready.write_text(stamp, encoding="utf-8")
+                    self.tell(tr("What was set up before still works, and stays."))
+            raise
 
     @property
     def env(self) -> Path:
@@ -114,7 +133,7 @@ class Setup:
 
     def tell(self, line: str) -> None:
         """Pass a line on, and keep it in the log, both without credentials."""
-        line = CREDENTIALS.sub(r"\1***@", line.rstrip())
+        line = without_credentials(line.rstrip())
         log = self.home / "logs" / "setup.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as stream:
@@ -123,13 +142,14 @@ class Setup:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody else sets up in this root meanwhile; a lock that is a day old is a crash's."""
+        """Nobody else sets up in this root meanwhile."""
         self.home.mkdir(parents=True, exist_ok=True)
-        lock = self.home / "setup.lock"
-        if lock.exists() and time.time() - lock.stat().st_mtime > 24 * 3600:
-            lock.unlink()
+        lock = self.home / LOCK_FILE
+        if not is_at_work(self.home):
+            lock.unlink(missing_ok=True)
         try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            with lock.open("x", encoding="utf-8") as stream:
+                stream.write(f"{platform.node()} {os.getpid()}")
         except FileExistsError:
             raise SetupError(tr("Another set-up is at work. If none is, delete {}.").format(lock)) from None
         except OSError as error:
@@ -140,7 +160,8 @@ class Setup:
             lock.unlink()
 
     def _check_space(self, build: str) -> None:
-        needed, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
+        whole, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
+        needed = max(SPARE_BYTES, whole - sum(_size(self.home / name) for name in PARTS))
         if free < needed:
             raise SetupError(tr("The environment needs up to {:.0f} GB in {}, and {:.1f} GB are free. Free some space, "
                                 "or set METAEARTH_HOME to a folder on another disk.").format(
@@ -169,27 +190,18 @@ class Setup:
         return own
 
     def _download(self, name: str, path: Path) -> None:
-        """A file of the project uv from the package index; proxies are those of the environment."""
-        index = (os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL") or INDEX).rstrip("/") + "/uv/"
+        """A file of the project uv from the package index."""
         self.tell(tr("Downloading {}").format(name))
         try:
-            with urllib.request.urlopen(index, timeout=60) as page:  # nosec B310 - what comes is checked by its hash
-                text = page.read().decode("utf-8")
-            links = re.findall(rf'href="([^"]*{re.escape(name)})[#"]', text)
-            if not links:
-                raise ValueError(f"{index} does not list it")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part, url = path.with_suffix(".part"), urllib.parse.urljoin(index, html.unescape(links[0]))
-            with urllib.request.urlopen(url, timeout=60) as stream, part.open("wb") as out:  # nosec B310 - as above
-                shutil.copyfileobj(stream, out)
-            part.replace(path)
-        except (OSError, ValueError) as error:
+            download("uv", name, path, self._variables(), self.cancelled)
+        except Stopped:
+            raise SetupCancelled(_stopped()) from None
+        except PROBLEMS as error:
             raise SetupError(tr("uv cannot be downloaded ({}). Check the network and the proxy (HTTPS_PROXY), or use a "
-                                "folder of wheels.").format(error)) from error
+                                "folder of wheels.").format(without_credentials(str(error)))) from error
 
     def _make(self, uv: Path) -> None:
         """The empty environment, unless an earlier try has left it."""
-        (self.env / READY).unlink(missing_ok=True)
         if not interpreter_in(self.env).is_file():
             offline = ["--no-python-downloads"] if self.wheels else []
             self._do([str(uv), "venv", "--python", PYTHON, "--clear", *offline, "env"])
@@ -228,9 +240,9 @@ class Setup:
         finally:
             status = process.wait()
         if self.cancelled():
-            raise SetupCancelled(tr("The set-up was stopped; what is downloaded is kept for the next try."))
+            raise SetupCancelled(_stopped())
         if status:
-            raise SetupError(tr("The set-up failed: {}").format(CREDENTIALS.sub(r"\1***@", " ".join(lines[-4:]))))
+            raise SetupError(tr("The set-up failed: {}").format(without_credentials(" ".join(lines[-4:]))))
         return lines
 
     def _watch(self, process: subprocess.Popen) -> None:
@@ -242,10 +254,16 @@ class Setup:
 
     def _variables(self) -> Dict[str, str]:
         """The environment for uv: everything that it keeps lies under our root."""
-        kept = without_qgis(os.environ)
+        kept = with_proxy(without_qgis(os.environ), self.proxy)
         cache = self.home / "cache" / "uv"
-        return {**kept, "UV_CACHE_DIR": str(cache), "UV_PYTHON_INSTALL_DIR": str(self.home / "python"),
-                "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
+        index = kept.get("UV_DEFAULT_INDEX") or index_url(kept)
+        return {**kept, "UV_DEFAULT_INDEX": index, "UV_CACHE_DIR": str(cache),
+                "UV_PYTHON_INSTALL_DIR": str(self.home / "python"), "UV_NO_CONFIG": "1",
+                "UV_LINK_MODE": "hardlink" if sys.platform != "win32" else "copy"}
+
+
+def _stopped() -> str:
+    return tr("The set-up was stopped; what is downloaded is kept for the next try.")
 
 
 def kill_all(process: subprocess.Popen) -> None:
@@ -255,6 +273,22 @@ def kill_all(process: subprocess.Popen) -> None:
         return
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_at_work(home: Path) -> bool:
+    """Whether a set-up is running; a lock that is a day old, or whose process is gone, is a crash's."""
+    lock = home / LOCK_FILE
+    try:
+        host, _, pid = lock.read_text(encoding="utf-8").rpartition(" ")
+        if time.time() - lock.stat().st_mtime > 24 * 3600:
+            return False
+        if host == platform.node() and os.name == "posix":  # on Windows, signal 0 would end the process
+            os.kill(int(pid), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except (OSError, ValueError):  # another user's
+        return True
+    return True
 
 
 def remove(home: Path) -> None:
@@ -295,6 +329,17 @@ def _version(uv: Path) -> str:
                               timeout=20, creationflags=NO_WINDOW).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a folder; of files with several names, once."""
+    seen: Dict[Tuple[int, int], int] = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(place, name))
+                seen[(found.st_dev, found.st_ino)] = found.st_size
+    return sum(seen.values())
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Collection, List, Optional
 
 from qgis.core import QgsProcessing
 
 from ...backend.protocol import default_job_folder, stage_paths, statistics_paths
+from .backend_client import PLUGIN_ROOT
 
 
 def suggested_output(folder: Path, source: str, resolution_m: float, seed: int, stages: int,
@@ -28,8 +32,27 @@ def suggested_output(folder: Path, source: str, resolution_m: float, seed: int, 
 
 
 def first_writable(folders: List[str]) -> Optional[Path]:
-    """The first of the folders in which a file can be made."""
-    return next((Path(f) for f in folders if f and os.path.isdir(f) and os.access(f, os.W_OK)), None)
+    """The first of the folders in which a file can be made and stays: the plugin's own go when it is updated."""
+    return next((Path(f) for f in folders if f and os.path.isdir(f) and not _is_ours(f) and _can_write(f)), None)
+
+
+def _is_ours(folder: str) -> bool:
+    place = Path(os.path.realpath(folder))
+    return PLUGIN_ROOT in (place, *place.parents)
+
+
+def _can_write(folder: str) -> bool:
+    return os.access(folder, os.W_OK) and (sys.platform != "win32" or _can_make_a_file(folder))
+
+
+@lru_cache(maxsize=64)
+def _can_make_a_file(folder: str) -> bool:
+    """By trying: of folders on Windows, `os.access` knows nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def written_by(path: str, stages: int) -> List[str]:

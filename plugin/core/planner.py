@@ -35,13 +35,14 @@ def ask_plan(parameters: Parameters, parent: QObject, planned: Planned, failed: 
 
     Main thread.
     """
-    folder = Path(tempfile.mkdtemp(prefix="metaearth-plan-", dir=QgsProcessingUtils.tempFolder()))
-    made = algorithm()
+    made, folder = algorithm(), None
     try:
+        folder = Path(tempfile.mkdtemp(prefix="metaearth-plan-", dir=QgsProcessingUtils.tempFolder()))
         job = made.planned_job({**parameters, "OUTPUT": parameters.get("OUTPUT", QgsProcessing.TEMPORARY_OUTPUT)},
                                project_context(), folder)
     except (FieldError, LayerError, OSError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         failed(str(error))
         return
     grid = made.snapshot_of_service()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Dict, NamedTuple
+from urllib.parse import quote
 
 from qgis.core import QgsSettings
 
@@ -35,3 +36,17 @@ def read(name: str, default: Any) -> Any:
 def write(name: str, value: Any) -> None:
     """Keep a setting."""
     QgsSettings().setValue(PREFIX + name, value)
+
+
+def qgis_proxy() -> str:
+    """The HTTP proxy of QGIS's own options, as an address; empty if there is none. One that needs a stored login that
+    only QGIS can read is told without it."""
+    settings = QgsSettings()
+    host, kind = settings.value("proxy/proxyHost", ""), settings.value("proxy/proxyType", "")
+    if not settings.value("proxy/proxyEnabled", False, type=bool) or not host or not kind.startswith("Http"):
+        return ""
+    user, password = (quote(str(settings.value(f"proxy/{name}", "")), safe="") for name in (
+        "proxyUser", "proxyPassword"))
+    login = f"{user}:{password}@" if user else ""
+    port = settings.value("proxy/proxyPort", "")
+    return f"http://{login}{host}" + (f":{port}" if port else "")

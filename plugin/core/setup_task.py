@@ -11,6 +11,8 @@ from qgis.PyQt.QtCore import pyqtSignal
 from ...backend.protocol import data_home
 from .backend_client import PLUGIN_ROOT
 from .installation import Setup, SetupError
+from .package_index import without_credentials
+from .settings import qgis_proxy
 from .translate import tr
 
 
@@ -22,7 +24,7 @@ class SetupTask(QgsTask):
 
     def __init__(self, wheels: Optional[Path]) -> None:
         super().__init__(tr("Setting up MetaEarth's backend"), QgsTask.Flag.CanCancel)
-        self._setup = Setup(PLUGIN_ROOT, data_home(), wheels, self.said.emit, self.isCanceled)
+        self._setup = Setup(PLUGIN_ROOT, data_home(), wheels, self.said.emit, self.isCanceled, qgis_proxy())
         self._problem = ""
 
     def run(self) -> bool:
@@ -32,7 +34,7 @@ class SetupTask(QgsTask):
         except SetupError as error:
             self._problem = str(error)
         except Exception as error:  # whatever a network, a disk or an archive has to say
-            self._problem = f"{type(error).__name__}: {error}"
+            self._problem = without_credentials(f"{type(error).__name__}: {error}")
         return not self._problem
 
     def finished(self, result: bool) -> None:

@@ -24,7 +24,7 @@ from ..core import settings
 from ..core.backend_client import session_client
 from ..core.backend_process import BackendState
 from ..core.cost import REFUSED, cost_of
-from ..core.history import add_to_history
+from ..core.history import add_to_history, plain
 from ..core.layers import in_units_of, own_pixel_size
 from ..core.live import LiveLayer
 from ..core.models import card_of
@@ -242,7 +242,7 @@ class GenerateDock(QgsDockWidget):
         output = QgsProcessingOutputLayerDefinition(path, QgsProject.instance())
         parameters = {**self.parameters(), "OUTPUT": output}
         add_to_history(self._algorithm, parameters)
-        self._last = parameters
+        self._last = plain(parameters)  # the layer may be gone when it is copied
         live = LiveLayer(layer.name(), result_renderer(layer, self.form.bands() or None))
         self._start(algorithm(), parameters, layer.name(), live, written_by(path, stages))
         self.form.next_seed()
@@ -307,7 +307,8 @@ class GenerateDock(QgsDockWidget):
         dialog.resize(720, 600)
         browser = QTextBrowser(dialog)
         browser.setOpenExternalLinks(True)
-        browser.setMarkdown(card_of(model, session_client().state.handshake))
+        show = getattr(browser, "setMarkdown", browser.setPlainText)  # which Qt before 5.14 lacks
+        show(card_of(model, session_client().state.handshake))
         QVBoxLayout(dialog).addWidget(browser)
         dialog.show()
 

@@ -17,7 +17,7 @@ from ...backend.protocol import GENERATE_PAIR, TRANSLATE, JobSummary, ModelInfo,
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import GOOD, REFUSED, Cost, cost_of
-from ..core.history import add_to_history
+from ..core.history import add_to_history, plain
 from ..core.planner import Planner, ask_scene_plan
 from ..core.results import add_results
 from ..core.runs import Run
@@ -199,7 +199,7 @@ class ModalitiesTab(QWidget):
         if self._why_not(verb, parameters):
             self.refresh()
             return
-        self._last = scene_algorithm(verb), parameters
+        self._last = scene_algorithm(verb), plain(parameters)  # layers may be gone when it is copied
         add_to_history(*self._last)
         run = Run(scene_algorithm(verb), parameters)
         run.writes = written_by(parameters["OUTPUT"], wanted(parameters))

@@ -31,6 +31,7 @@ from ...backend.protocol import FIELDS, SCENE, ClusterInfo, ModelInfo, Models, d
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import size_text
+from ..core.installation import is_at_work
 from ..core.storage import clear, sizes
 from ..core.translate import tr
 from ..icons import ICON_PATH
@@ -166,6 +167,9 @@ class OptionsPage(QgsOptionsPageWidget):
     def _clear(self) -> None:
         if session_client().state.jobs:
             self.storage_label.setText(tr("A job is running; wait until it has ended."))
+            return
+        if is_at_work(data_home()):
+            self.storage_label.setText(tr("The backend is being set up; wait until that has ended."))
             return
         if not self._is_meant(tr("Delete downloads, copies of layers, logs and all worlds? What worlds show would have "
                                  "to be generated again.")):

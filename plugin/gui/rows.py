@@ -24,7 +24,9 @@ from ..core.translate import tr
 from .icons import icon
 
 MARGIN = 9
-COLOURS = {WARNING: "#b36b00", REFUSED: "#c00000"}
+COLOURS = {WARNING: ("#8f5600", "#ffb84d"), REFUSED: ("#c00000", "#ff9d94")}
+"""On light windows, and on dark ones."""
+DARK = 128
 
 
 class CostLabel(QLabel):
@@ -33,14 +35,15 @@ class CostLabel(QLabel):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.setWordWrap(True)
-        self.setAccessibleName(tr("Cost"))
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setVisible(False)
 
     def tell(self, text: str, level: str) -> None:
         """Show a text."""
-        self.setStyleSheet(f"color: {COLOURS[level]}" if level in COLOURS else "")
+        is_dark = self.palette().window().color().lightness() < DARK
+        self.setStyleSheet(f"color: {COLOURS[level][is_dark]}" if level in COLOURS else "")
         self.setText(text)
+        self.setAccessibleName(tr("Cost: {}").format(text))
         self.setVisible(bool(text))
 
 

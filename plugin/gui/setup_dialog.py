@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
-from qgis.core import QgsApplication
+from qgis.core import QgsApplication, QgsTask
 from qgis.gui import QgsFileWidget
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import pyqtSignal
 from qgis.PyQt.QtWidgets import (
     QDialog,
@@ -25,7 +26,7 @@ from ...backend.protocol import data_home
 from ..core.accelerator import find_gpu, torch_build
 from ..core.backend_client import PLUGIN_ROOT, session_client
 from ..core.environment import backend_python, save_choice
-from ..core.installation import CPU_BYTES, CUDA_BYTES, remove
+from ..core.installation import CPU_BYTES, CUDA_BYTES, is_at_work, remove
 from ..core.setup_task import SetupTask
 from ..core.translate import tr
 
@@ -42,7 +43,7 @@ class SetupDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle(tr("Set up MetaEarth's backend"))
         self.resize(640, 460)
-        self._task: Optional[SetupTask] = None
+        self._task: Optional[QgsTask] = None
         layout = QVBoxLayout(self)
         self.state_label = QLabel(self)
         self.state_label.setWordWrap(True)
@@ -86,6 +87,9 @@ class SetupDialog(QDialog):
         if session_client().state.jobs:
             self.log.appendPlainText(tr("A job is running; wait until it has ended, or cancel it."))
             return False
+        if is_at_work(data_home()):
+            self.log.appendPlainText(tr("Another QGIS sets the backend up; wait until it is done."))
+            return False
         return True
 
     def start(self) -> None:
@@ -102,7 +106,7 @@ class SetupDialog(QDialog):
 
     def stop(self) -> None:
         """Cancel the set-up; what is downloaded stays."""
-        if self._task:
+        if isinstance(self._task, SetupTask):
             self._task.cancel()
 
     def use(self) -> None:
@@ -127,9 +131,17 @@ class SetupDialog(QDialog):
         if asked != QMessageBox.StandardButton.Yes:
             return
         session_client().end_child()
-        try:
-            remove(data_home())
-        except OSError as error:
+        self._task = QgsTask.fromFunction(tr("Delete the backend's environment"), lambda task: remove(data_home()),
+                                          on_finished=self._removed)
+        _removing[:] = [self._task]  # the dialog may go before it has ended
+        self._show_state()
+        QgsApplication.taskManager().addTask(self._task)
+
+    def _removed(self, error: Optional[Exception], _: object = None) -> None:
+        if sip.isdeleted(self):
+            return
+        self._task = None
+        if error:
             self.log.appendPlainText(tr("Not all of it could be deleted: {}").format(error))
         self._show_state()
 
@@ -139,6 +151,8 @@ class SetupDialog(QDialog):
             self.log.appendPlainText(problem)
         self._show_state()
         if not problem:
+            if not session_client().state.jobs:  # one that was asked for meanwhile may be of the earlier Python
+                session_client().end_child()
             self.ready.emit()
 
     def _show_state(self) -> None:
@@ -150,6 +164,9 @@ class SetupDialog(QDialog):
                 data_home(), size / 1e9, build.reason)]))
         busy = self._task is not None
         self.bar.setVisible(busy)
-        self.stop_button.setEnabled(busy)
+        self.stop_button.setEnabled(isinstance(self._task, SetupTask))
         for button in (self.start_button, self.use_button, self.remove_button):
             button.setEnabled(not busy)
+
+
+_removing: List[QgsTask] = []

@@ -284,6 +284,23 @@ def test_a_job_that_cannot_be_prepared_ends_with_a_sentence(dock, module):
     assert said
 
 
+def test_nothing_is_written_into_the_plugins_own_folder(dock, window):
+    """QGIS deletes it with every update; the sample scene lies there."""
+    scene = Path(__file__).parents[2] / "resources" / "sample" / "sentinel2_redclover_rgb_10m.tif"
+    dock.show_layer(show(window, str(scene), "sample"))
+    planned(dock)
+    assert dock.form.output_path() == "TEMPORARY_OUTPUT"
+
+
+def test_what_was_run_can_be_copied_when_its_layer_is_gone(dock, scene):
+    planned(dock)
+    dock.run()
+    events_until(lambda: not dock.runs)
+    QgsProject.instance().clear()
+    dock.copy_terminal.trigger()
+    assert f"INPUT={scene}" in QgsApplication.clipboard().text()
+
+
 def test_without_a_layer_nothing_happens(dock):
     planned(dock)
     QgsProject.instance().clear()

@@ -1,12 +1,18 @@
 """The set-up of the backend's environment: what it chooses, what it refuses, and, slowly, that it works offline."""
 
+import base64
 import json
 import os
+import platform
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from qgis.core import QgsSettings
 from qgis_support import BACKEND_PYTHON, CHECKOUT, events_until
 
 AMPERE = "NVIDIA RTX A2000, 8.6, 580.65.06\n"
@@ -62,6 +68,107 @@ def test_two_set_ups_do_not_meet(installation, tmp_path):
     (tmp_path / "setup.lock").touch()
     with pytest.raises(installation.SetupError, match="Another set-up is at work"):
         installation.Setup(CHECKOUT, tmp_path, tmp_path, lambda line: None).run("cpu")
+
+
+def test_the_lock_of_a_set_up_that_is_gone_is_taken_over(installation, tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "setup.lock").write_text(f"{platform.node()} {gone.pid}")
+    assert not installation.is_at_work(tmp_path)
+    (tmp_path / "setup.lock").write_text(f"{platform.node()} {os.getpid()}")
+    assert installation.is_at_work(tmp_path)
+
+
+def test_a_set_up_that_breaks_leaves_what_worked(module, installation, tmp_path, monkeypatch):
+    environment = module("plugin.core.environment")
+    python, ready = environment.interpreter_in(tmp_path / "env"), tmp_path / "env" / environment.READY
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {BACKEND_PYTHON} "$@"\n')
+    python.chmod(0o755)
+    ready.write_text('{"lock": "old"}')
+    setup = installation.Setup(CHECKOUT, tmp_path, tmp_path, lambda line: None)
+    with pytest.raises(installation.SetupError, match="missing or damaged"):
+        setup.run("cpu")
+    assert ready.read_text() == '{"lock": "old"}'
+    python.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(installation.SetupError, match="missing or damaged"):
+        setup.run("cpu")
+    assert not ready.exists()
+
+
+def test_what_is_there_already_needs_no_space(installation, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "wheel").write_bytes(bytes(1000))
+    os.link(tmp_path / "cache" / "wheel", tmp_path / "cache" / "twin")
+    assert installation._size(tmp_path / "cache") == 1000
+    monkeypatch.setattr(installation, "SPARE_BYTES", 0)
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(installation.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(installation, "CPU_BYTES", free + 900)
+    installation.Setup(CHECKOUT, tmp_path)._check_space("cpu")
+    monkeypatch.setattr(installation, "CPU_BYTES", free + 1100)
+    with pytest.raises(installation.SetupError, match="METAEARTH_HOME"):
+        installation.Setup(CHECKOUT, tmp_path)._check_space("cpu")
+
+
+@pytest.fixture
+def mirror():
+    """A package index that wants a login; what it was asked for."""
+    asked = []
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            known = self.headers.get("Authorization") == f"Basic {base64.b64encode(b'me:s@cret').decode()}"
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            page = f'<a href="http://{self.headers["Host"]}/files/uv-1.whl#sha256=0">uv</a>'.encode()
+            self.wfile.write(b"wheel" if self.path.endswith(".whl") else page)
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_mirror_with_a_login_is_read(module, mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    index, (place, asked) = module("plugin.core.package_index"), mirror
+    variables = {"UV_DEFAULT_INDEX": f"ours=http://me:s%40cret@{place}/simple/"}
+    index.download("uv", "uv-1.whl", tmp_path / "uv-1.whl", variables, lambda: False)
+    assert (tmp_path / "uv-1.whl").read_bytes() == b"wheel" and asked == ["/simple/uv/", "/files/uv-1.whl"]
+    with pytest.raises(index.Stopped):
+        index.download("uv", "uv-1.whl", tmp_path / "other.whl", variables, lambda: True)
+    assert not (tmp_path / "other.whl").exists()
+    with pytest.raises(index.PROBLEMS) as failure:
+        index.download("uv", "uv-2.whl", tmp_path / "uv-2.whl", variables, lambda: False)
+    assert "cret" not in str(failure.value)
+
+
+def test_a_proxy_is_used_unless_the_environment_names_one(module):
+    with_proxy = module("plugin.core.package_index").with_proxy
+    assert with_proxy({"A": "b"}, "http://p:1") == {"A": "b", "HTTP_PROXY": "http://p:1", "HTTPS_PROXY": "http://p:1"}
+    assert with_proxy({"https_proxy": "q"}, "http://p:1") == {"https_proxy": "q", "HTTP_PROXY": "http://p:1"}
+    assert with_proxy({"ALL_PROXY": "q"}, "http://p:1") == {"ALL_PROXY": "q"} == with_proxy({"ALL_PROXY": "q"}, "")
+
+
+def test_qgis_has_a_proxy_of_its_own(module):
+    told, settings = module("plugin.core.settings").qgis_proxy, QgsSettings()
+    assert told() == ""
+    values = {"Enabled": True, "Type": "HttpProxy", "Host": "proxy.example", "Port": "3128", "User": "me",
+              "Password": "s@cret"}
+    for name, value in values.items():
+        settings.setValue(f"proxy/proxy{name}", value)
+    try:
+        assert told() == "http://me:s%40cret@proxy.example:3128"
+        settings.setValue("proxy/proxyType", "Socks5Proxy")
+        assert told() == ""
+    finally:
+        settings.remove("proxy")
 
 
 def test_too_small_a_disk_is_told(installation, tmp_path, monkeypatch):
