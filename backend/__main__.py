@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -308,7 +309,9 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed with a sentence, 2 wrong usage, 130 cancelled or interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path that a console cannot show is no failure
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # else a path that begins in the west, -70.1,-33.4,5000, would be taken for an option
+    arguments = build_parser().parse_args([f" {word}" if re.match(r"-[\d.]+,", word) else word for word in words])
     from backend.errors import Cancelled, Interrupted, MetaEarthError
 
     try:

@@ -23,7 +23,7 @@ from backend.cascade.engine import Sampling
 from backend.cascade.picture import Manner, render_stages
 from backend.digest import sha256_of
 from backend.errors import InputError, OutputError, PlanError
-from backend.files import complete_file, to_disk, writing
+from backend.files import complete_file, to_disk, write_text, writing
 from backend.jobs.engines import open_engine, open_scene_engine
 from backend.jobs.scene_plan import check_modalities
 from backend.models.bundle import find_bundle, find_scene_bundle
@@ -118,7 +118,6 @@ def augment(settings: AugmentSettings, report: Report, check: Check) -> Path:
     maker = translator(settings) if settings.through else cascade(settings)
     chips = find_chips(settings.data) if settings.only is None else list(settings.only)
     wanted = list(variants_of(chips, settings.variants, settings.seed))
-    settings.output.mkdir(parents=True, exist_ok=True)
     _claim(settings, maker)
     missing = [v for v in wanted if not (settings.output / v.file).is_file()]
     for variant in watched(missing, "generating variants", report, check):
@@ -135,8 +134,7 @@ def _claim(settings: AugmentSettings, maker: Maker) -> None:
     if path.is_file() and (there := json.loads(path.read_text(encoding="utf-8"))) != fields:
         changed = ", ".join(sorted(n for n in {*fields, *there} if there.get(n) != fields.get(n)))
         raise OutputError(f"{settings.output} holds variants made with another {changed}. Choose another folder.")
-    with complete_file(path) as partial:
-        partial.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(fields, indent=1) + "\n")
 
 
 def cascade(settings: AugmentSettings) -> Maker:
@@ -211,7 +209,8 @@ def _tags(maker: Maker, settings: AugmentSettings, variant: Variant) -> dict[str
 
 
 def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".tif":
         marks = hole_marks(source.dtype, source.nodata, source.needs_alpha)
         write_block(path, pixels, source.grid, source.dtype, *marks, tags)
@@ -230,7 +229,7 @@ def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str
 def write_manifest(settings: AugmentSettings, maker: Maker, wanted: list[Variant]) -> Path:
     """manifest.csv: one line a variant, with the SHA-256 of the file as it lies there."""
     path = settings.output / MANIFEST
-    with complete_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with complete_file(path) as partial, writing(path), partial.open("w", newline="", encoding="utf-8") as stream:
         lines = csv.writer(stream)
         lines.writerow(COLUMNS)
         for v in wanted:

@@ -57,6 +57,15 @@ def complete_file(path: Path) -> Iterator[Path]:
             beside(partial, end).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """A small file, complete under its name or not there; its folder is made where there is none."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with complete_file(path) as partial, writing(path):
+        partial.write_text(text, encoding="utf-8")
+        to_disk(partial)
+
+
 def take_the_place_of(path: Path, partial: Path) -> None:
     """Rename a finished file, and what GDAL keeps beside it; what was beside the earlier one goes."""
     partial.replace(path)

@@ -29,7 +29,7 @@ import numpy as np
 from rasterio.enums import Resampling
 
 from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, OutputError, PlanError
-from backend.files import PARTIAL, complete_file, to_disk, writing
+from backend.files import PARTIAL, complete_file, write_text, writing
 from backend.jobs.plan import JobPlan, Product
 from backend.models.bundle import Bundle, copy_bundle, open_bundle
 from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
@@ -106,13 +106,7 @@ class JobDirectory:
 
     def write_plan(self, plan: JobPlan) -> None:
         """Begin a job here."""
-        self._write(self.plan_name, plan.to_json())
-
-    def _write(self, name: str, text: str) -> None:
-        """A small file, complete under its name or not there."""
-        with complete_file(self.folder / name) as partial, writing(partial):
-            partial.write_text(text, encoding="utf-8")
-            to_disk(partial)
+        write_text(self.folder / self.plan_name, plan.to_json())
 
     @contextmanager
     def locked(self, outputs: list[str]) -> Iterator[None]:
@@ -134,7 +128,7 @@ class JobDirectory:
                     locks.enter_context(_result_lock(wanted).acquire(timeout=0))
                 held = True
                 owner = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-                self._write(OWNER, json.dumps(owner))
+                write_text(self.folder / OWNER, json.dumps(owner))
                 if outputs:
                     self._note()
                 try:

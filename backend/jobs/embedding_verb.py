@@ -186,5 +186,6 @@ def _write_numpy(path: Path, scene: _Scene, after_window: Callable[[], None]) ->
 def _save(path: Path, **arrays: Any) -> None:
     whole = {name: np.asarray(values) for name, values in arrays.items()}
     with complete_file(path) as partial, writing(path, sum(a.nbytes for a in whole.values())):
-        np.savez_compressed(partial, allow_pickle=False, **whole)
+        with partial.open("wb") as stream:  # a path would get another .npz where it ends in .NPZ
+            np.savez_compressed(stream, allow_pickle=False, **whole)
         to_disk(partial)

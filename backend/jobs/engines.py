@@ -14,7 +14,8 @@ from backend.scene.engine import SceneEngine
 def open_engine(
     bundle: Bundle, device: str = "auto", precision: str = "auto", sampler: str | None = None, steps: int | None = None
 ) -> Engine:
-    """The model with its own sampler and steps, or others, one window at a time."""
+    """The model with its own sampler and steps, or others, one window at a time; `ModelError` if it has no weights."""
+    bundle.need_weights()
     profile, sha256 = bundle.config.profile, bundle.sha256()
     chosen = choose_device(device)
     name, _ = fastest(bundle, sha256, chosen, precision)

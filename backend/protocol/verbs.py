@@ -192,7 +192,8 @@ TRAIN = Verb(
 AUGMENT = Verb(
     "augment", "augmentdataset", "Augment a dataset", "Train",
     "Makes generated variants of labelled chips, as training data for classifiers: each chip is averaged down and"
-    " generated again with several seeds. Folders and georeferences stay. What is there already is not made again.",
+    " generated again with several seeds. Folders stay, and the georeferences of GeoTIFF; of more than three"
+    " bands the three that are shown are made. What is there already is not made again.",
     (
         JobField("data", "folder", "Labelled chips", "Folder with one subfolder of chips (GeoTIFF, PNG, JPEG) a class.",
                  required=True),

@@ -20,7 +20,7 @@ from backend.raster.output import colour_interpretation
 from backend.raster.source import GDAL_OPTIONS, RasterSource
 
 STRIP_ROWS = 512
-METRES_A_DEGREE = 111_320.0
+METRES_A_DEGREE, POLE = 111_320.0, 90.0
 
 
 def place_picture(
@@ -68,7 +68,20 @@ def picture_grid(height: int, width: int, metres_per_pixel: float, crs: str, x: 
     if system.is_geographic:
         sides_m = pixel_sides_m(Grid(height, width, transform, system, size_m))
     wide, high = (side * metres_per_pixel / side_m for side_m in sides_m)
-    return Grid(height, width, _around(x, y, height, width, wide, high), system, metres_per_pixel)
+    placed = Grid(height, width, _around(x, y, height, width, wide, high), system, metres_per_pixel)
+    if system.is_geographic:
+        _check_degrees(placed)
+    return placed
+
+
+def _check_degrees(grid: Grid) -> None:
+    """`ExtentError` if a grid in degrees reaches over a pole or around the Earth."""
+    west, south, east, north = grid.bounds()
+    if south < -POLE or north > POLE or east - west > 4 * POLE or west < -4 * POLE or east > 4 * POLE:
+        raise ExtentError(
+            f"In degrees the picture would reach from {west:.6g} {south:.6g} to {east:.6g} {north:.6g}, over a pole or"
+            " around the Earth; choose another place, smaller pixels or another coordinate reference system."
+        )
 
 
 def known_crs(name: str) -> CRS:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
@@ -26,9 +28,25 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     """The features of a GeoJSON file; `InputError` if it is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return [f for f in values["features"] if f.get("geometry")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        crs = values["crs"]["properties"]["name"] if values.get("crs") else LONGITUDE_LATITUDE
+        found = [feature for feature in values["features"] if _shows_something(feature.get("geometry"))]
+        return [{**feature, "geometry": _in_degrees(feature["geometry"], crs)} for feature in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RasterioError, CPLE_BaseError) as error:
         raise InputError(f"{path} cannot be read as GeoJSON features: {error}.") from error
+
+
+def _shows_something(geometry: dict[str, Any] | None) -> bool:
+    if not geometry:
+        return False
+    return bool(geometry.get("coordinates")) or any(map(_shows_something, geometry.get("geometries") or []))
+
+
+def _in_degrees(geometry: dict[str, Any], crs: str) -> dict[str, Any]:
+    """A geometry of a file that says of itself, as QGIS writes them, that it is in another system."""
+    system = CRS.from_user_input(crs)
+    if system.is_geographic:
+        return geometry
+    return dict(transform_geom(system, LONGITUDE_LATITUDE, geometry))
 
 
 def belongs(properties: dict[str, Any], found: MapClass) -> bool:
@@ -60,8 +78,8 @@ def _draw(geometry: dict[str, Any], found: MapClass, grid: Grid, drawn: NDArray[
     try:
         placed = transform_geom(LONGITUDE_LATITUDE, grid.crs, geometry)
         mask = rasterize([(placed, 1)], drawn.shape, transform=grid.transform, dtype="uint8")
-    except (RasterioError, ValueError) as error:
-        raise InputError(f"A feature of the map cannot be drawn: {error}.") from error
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        raise InputError(f"A feature of the map cannot be drawn: {error}. Are its coordinates degrees?") from error
     if "Line" in geometry["type"]:
         mask = _widened(mask, math.ceil((found.width_m / grid.pixel_size_m - 1) / 2))
     drawn[mask > 0] = found.value

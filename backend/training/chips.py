@@ -13,6 +13,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import InputError
-from backend.files import to_disk
+from backend.files import complete_file, to_disk, writing
 
 SPLITS = ("train", "validation", "test")
 DATASET_FILE = "dataset.json"
@@ -86,22 +87,31 @@ def write_shard(path: Path, chips: Iterable[CutChip]) -> int:
 
     The index appears last, whole: a shard that has one is finished.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records, partial = [], path.with_suffix(".part")
-    with partial.open("wb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, pixels, facts, others in chips:
-            place = facts.longitude, facts.latitude
-            offset, size = _add_picture(tar, f"{key}.png", pixels)
-            beside = {name: _add_picture(tar, f"{key}.{name}.png", other) for name, other in others.items()}
-            _add(tar, f"{key}.json", json.dumps(asdict(facts)).encode())
-            told = " ".join(f"{name}:{start}:{length}" for name, (start, length) in beside.items())
-            records.append(
-                ChipRecord(key, offset, size, facts.gsd_m, *place, facts.source, facts.licence, facts.modality, told)
-            )
-    to_disk(partial)
-    partial.replace(path)
+    records = []
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with complete_file(path) as partial, ExitStack() as opened:
+        with writing(path):
+            stream = opened.enter_context(partial.open("wb"))
+            tar = opened.enter_context(tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT))
+        for chip in chips:  # which reads imagery: what goes wrong in that is told otherwise
+            with writing(path):
+                records.append(_add_chip(tar, chip))
+        with writing(path):
+            opened.close()
+            to_disk(partial)
     _write_index(path.with_suffix(".csv"), records)
     return len(records)
+
+
+def _add_chip(tar: tarfile.TarFile, chip: CutChip) -> ChipRecord:
+    key, pixels, facts, others = chip
+    offset, size = _add_picture(tar, f"{key}.png", pixels)
+    beside = {name: _add_picture(tar, f"{key}.{name}.png", other) for name, other in others.items()}
+    _add(tar, f"{key}.json", json.dumps(asdict(facts)).encode())
+    told = " ".join(f"{name}:{start}:{length}" for name, (start, length) in beside.items())
+    return ChipRecord(key, offset, size, facts.gsd_m, facts.longitude, facts.latitude, facts.source, facts.licence,
+                      facts.modality, told)
 
 
 def _add_picture(tar: tarfile.TarFile, name: str, pixels: Chip) -> tuple[int, int]:
@@ -121,13 +131,12 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def _write_index(path: Path, records: list[ChipRecord]) -> None:
-    partial = path.with_suffix(".csv.part")
-    with partial.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [f.name for f in fields(ChipRecord)])
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in records)
-    to_disk(partial)
-    partial.replace(path)
+    with complete_file(path) as partial, writing(path):
+        with partial.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, [f.name for f in fields(ChipRecord)])
+            writer.writeheader()
+            writer.writerows(asdict(record) for record in records)
+        to_disk(partial)
 
 
 def _read_index(path: Path) -> Iterator[ChipRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Imagery:
 
     ``gsd_m``: metres per pixel of the chips. ``grid``: that of the chips' pixels. ``native_m``: metres per pixel of a
     raster without CRS. ``split``: where it is fixed beforehand; else chips are split by their place, or by ``place``.
-    ``columns``: the columns of the raster that belong to it. ``modality``: what its ``bands`` show, if that is known;
+    ``columns``: those of the chips' pixels that belong to it. ``modality``: what its ``bands`` show, if that is known;
     ``companions`` show the same place in others, ``derived`` are to be made of these.
     """
 
@@ -53,7 +54,7 @@ class Imagery:
 
     def regions(self, chip: int) -> Iterator[Region]:
         """The whole chips of ``chip`` pixels a side, without overlap, in row order."""
-        left, right = (n // self.factor for n in self.columns or (0, self.grid.width * self.factor))
+        left, right = self.columns or (0, self.grid.width)
         for top in range(0, self.grid.height - chip + 1, chip):
             for column in range(left, min(right, self.grid.width) - chip + 1, chip):
                 yield Region(top, column, top + chip, column + chip)
@@ -148,7 +149,7 @@ def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int
             stretch,
             entry.split,
             entry.place or entry.path.stem,
-            entry.columns,
+            _columns_on_chips(entry.columns, size / grid.pixel_size_m),
             entry.modality,
             entry.bands,
             entry.companions,
@@ -157,6 +158,14 @@ def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int
         )
         if next(found.regions(chip), None) is not None:
             yield found
+
+
+def _columns_on_chips(columns: tuple[int, int] | None, ratio: float) -> tuple[int, int] | None:
+    """Columns of pixels ``ratio`` times as wide that lie whole inside ``columns`` of a raster."""
+    if columns is None:
+        return None
+    nearly = 1e-6
+    return math.ceil(columns[0] / ratio - nearly), math.floor(columns[1] / ratio + nearly)
 
 
 def _reduction(grid: Grid, size_m: float) -> tuple[int, float | None]:

@@ -6,6 +6,8 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from backend.raster.grid import Grid, Region
@@ -18,6 +20,7 @@ DEGREE_M = 111_320.0
 
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; a box over the antimeridian has its east beyond 180."""
+OFF_THE_EARTH = (math.inf, math.inf, -math.inf, -math.inf)
 
 
 def split_of(place: str) -> str:
@@ -54,13 +57,18 @@ class Cells:
 
     def split_of(self, box: Box) -> str | None:
         """The split of all the cells that a box touches; None if they are not of one."""
+        if not all(map(math.isfinite, box)):
+            return None
         splits = {split_of(f"cell {self.side_m:g} {row} {col}") for row, col in self.touched(box)}
         return splits.pop() if len(splits) == 1 else None
 
 
 def box_of(grid: Grid, region: Region) -> Box:
-    """West, south, east, north of some pixels, in degrees."""
-    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *grid.crop(region).bounds())
+    """West, south, east, north of some pixels, in degrees; not finite where they reach off the Earth's picture."""
+    try:
+        west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *grid.crop(region).bounds())
+    except (RasterioError, CPLE_BaseError):
+        return OFF_THE_EARTH
     return west, south, east + 360 if east < west else east, north
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
+import multiprocessing.process
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError, PlanError
+from backend.files import write_text
 from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
 from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, CutChip, write_shard
@@ -165,7 +170,7 @@ def _chips(
                     key = f"{path.parent.name}_{path.stem}_{number:04d}"
                     yield CutChip(key, pixels, facts_of(of, candidate.region, beside), beside.rasters)
     # here, not after the shard is written: the index that appears then says that all of it is there
-    path.with_suffix(".json").write_text(json.dumps({"dropped": dropped}), encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps({"dropped": dropped}))
 
 
 def facts_of(imagery: Imagery, region: Region, beside: Beside) -> ChipFacts:
@@ -173,7 +178,8 @@ def facts_of(imagery: Imagery, region: Region, beside: Beside) -> ChipFacts:
     longitude = latitude = None
     if imagery.grid.crs is not None:
         west, south, east, north = box_of(imagery.grid, region)
-        longitude, latitude = round(((west + east) / 2 + 180) % 360 - 180, 6), round((south + north) / 2, 6)
+        if math.isfinite(west + south + east + north):
+            longitude, latitude = round(((west + east) / 2 + 180) % 360 - 180, 6), round((south + north) / 2, 6)
     return ChipFacts(
         round(imagery.gsd_m, 6),
         longitude,
@@ -211,7 +217,7 @@ def prepare(wanted: Preparation, workers: int, report: Report, check: Check) -> 
         done += count
         report(done, found.candidates, "cutting chips")
     facts = describe_set(output, {**asdict(wanted), "skipped": found.skipped, "on_borders": found.on_borders})
-    (output / DATASET_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_text(output / DATASET_FILE, json.dumps(facts, indent=1) + "\n")
     return facts
 
 
@@ -231,23 +237,40 @@ def _adopt(output: Path, wanted: Preparation, found: Census) -> None:
     elif output.is_dir() and any(output.iterdir()):
         raise PlanError(f"{output} is not empty and holds no training set; choose another folder.")
     else:
-        output.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(plan, indent=1) + "\n")
+
+
+def end_with_parent() -> None:
+    """In a pool's process: end when the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _cut(
     missing: list[tuple[Path, list[Candidate]]], imagery: list[Imagery], max_cloud: float, workers: int,
     check: Check,
 ) -> Iterator[int]:
-    """Cut the missing shards in some processes; yields the number of candidates of each as it is finished."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(missing) or 1)), context) as pool:
-        running = {}
-        for path, candidates in missing:
-            needed = {c.imagery: imagery[c.imagery] for c in candidates}
-            running[pool.submit(cut_shard, path, candidates, needed, max_cloud)] = len(candidates)
+    """Cut the missing shards in some processes; yields the number of candidates of each as it is finished.
+
+    No process has a second shard before it is done with one: a pool would not give that up.
+    """
+    context, workers = multiprocessing.get_context("spawn"), max(1, min(workers, len(missing) or 1))
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
+        waiting = iter(missing)
+        running: dict[Future[None], int] = {}
         try:
-            while running:
+            while True:
+                for path, candidates in islice(waiting, workers - len(running)):
+                    needed = {c.imagery: imagery[c.imagery] for c in candidates}
+                    running[pool.submit(cut_shard, path, candidates, needed, max_cloud)] = len(candidates)
+                if not running:
+                    return
                 done, _ = wait(running, 0.2, FIRST_COMPLETED)
                 check()
                 for future in done:

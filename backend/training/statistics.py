@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from backend.files import write_text, writing
 from backend.training.chips import SPLITS, ChipRecord, ChipSet
 
 SHEET_COLUMNS, SHEET_ROWS, THUMBNAIL, LABEL = 12, 10, 96, 64
@@ -35,8 +36,9 @@ def describe_set(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     }
     sheet = contact_sheet(sets["train"])
     if sheet is not None:
-        sheet.save(folder / "contact_sheet.jpg", quality=90)
-    (folder / "README.md").write_text(_card(facts), encoding="utf-8")
+        with writing(folder / "contact_sheet.jpg"):
+            sheet.save(folder / "contact_sheet.jpg", quality=90)
+    write_text(folder / "README.md", _card(facts))
     return facts
 
 

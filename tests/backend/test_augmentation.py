@@ -234,3 +234,8 @@ def test_holes_of_a_png_stay_holes(settings, tmp_path):
     augment(dataclasses.replace(settings, data=data, variants=1), silent, go_on)
     made = np.asarray(Image.open(settings.output / "beach" / "a_v1.png"))
     np.testing.assert_array_equal(made[..., 3], pixels[..., 3])
+
+
+def test_a_model_without_weights_is_told(settings):
+    with pytest.raises(ModelError, match="no weights yet"):
+        augment(dataclasses.replace(settings, model="metaearth-600m"), silent, go_on)

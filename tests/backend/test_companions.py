@@ -108,10 +108,14 @@ def test_a_rule_may_begin_with_radar_and_not_with_a_map(make_raster, folder, tmp
         prepared(folder, tmp_path / "other", rule, modality="osm")
 
 
-def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path):
+@pytest.mark.parametrize("crs", ["", "urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::32633"])
+def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path, crs):
+    """From degrees, or from the layer's own coordinates, which QGIS writes with a member that says so."""
     make_raster("imagery/a.tif", height=32, width=32)
 
     def corner(x, y):
+        if crs.endswith("32633"):
+            return [x, y]
         (lon,), (lat,) = transform("EPSG:32633", "EPSG:4326", [x], [y])
         return [lon, lat]
 
@@ -119,12 +123,42 @@ def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path):
     ring = [corner(x, y) for x, y in ((xs[0], ys[0]), (xs[1], ys[0]), (xs[1], ys[1]), (xs[0], ys[1]), (xs[0], ys[0]))]
     feature = {"type": "Feature", "properties": {"building": "yes"},
                "geometry": {"type": "Polygon", "coordinates": [ring]}}
-    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    empty = {"type": "Feature", "properties": {"building": "yes"}, "geometry": {"type": "Polygon", "coordinates": []}}
+    told = {"crs": {"type": "name", "properties": {"name": crs}}} if crs else {}
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature, empty], **told}))
     chips = prepared(folder, tmp_path, 'files = ["a.tif"]\nwith.osm = { file = "{stem}.geojson" }\n')
     assert len(chips) == 4
     for number in range(4):
         left = chips.facts(number)["window"][1]
         assert (chips.read_all(number)["osm"] == (1 if left == 0 else 0)).all()
+
+
+def test_a_map_whose_coordinates_are_no_degrees_is_told(make_raster, folder, tmp_path):
+    make_raster("imagery/a.tif", height=32, width=32)
+    ring = [[500_000, 5_000_000], [500_100, 5_000_000], [500_100, 4_999_900], [500_000, 5_000_000]]
+    feature = {"type": "Feature", "properties": {"building": "yes"},
+               "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    (folder / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(InputError, match="degrees"):
+        prepared(folder, tmp_path, 'files = ["a.tif"]\nwith.osm = { file = "{stem}.geojson" }\n')
+
+
+@pytest.mark.parametrize(("average", "gsd", "inside"), [(1, 20.0, 64), (1, 25.0, 51), (1, 30.0, 42)])
+def test_columns_of_a_split_stay_apart_at_every_resolution(make_raster, folder, tmp_path, average, gsd, inside):
+    """Columns 0 to 128 of pixels of 10 m belong to training; the chips' pixels are 2, 2.5 and 3 times as wide."""
+    make_raster("imagery/a.tif", height=128, width=256)
+    collection = tmp_path / "collection.toml"
+    rules = "".join(f'[[rule]]\nsplit = "{split}"\nfiles = ["a.tif"]\ncolumns = {columns}\naverage = {average}\n'
+                    for split, columns in (("train", [0, 128]), ("test", [128, 256])))
+    collection.write_text(f'folders = ["."]\n{rules}')
+    wanted = Preparation((str(folder),), str(tmp_path / "set"), (gsd,), chip=8, collection=str(collection),
+                         max_cloud=1.0)
+    prepare(wanted, 1, silent, go_on)
+    for split, first, last in (("train", 0, 128), ("test", 128, 256)):
+        chips = ChipSet(tmp_path / "set", split)
+        lefts = {chips.facts(number)["window"][1] for number in range(len(chips))}
+        assert lefts and min(lefts) * gsd / 10 >= first and (max(lefts) + 8) * gsd / 10 <= last
+    assert len({chips.facts(n)["window"][1] for n in range(len(chips))}) == inside // 8
 
 
 def test_chips_that_nothing_accompanies_are_dropped(make_raster, folder, tmp_path):

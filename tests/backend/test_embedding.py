@@ -130,6 +130,8 @@ def test_a_raster_as_arrays_is_the_geotiff(make_raster, embed, scene_model, tmp_
     rgb = make_raster("rgb.tif", height=60, width=80)
     embed("--rgb", rgb, "--output", tmp_path / "f.tif")
     embed("--rgb", rgb, "--output", tmp_path / "f.npz")
+    embed("--rgb", rgb, "--output", tmp_path / "G.NPZ")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["G.NPZ", "f.npz", "f.tif", "rgb.tif"]
     with np.load(tmp_path / "f.npz") as arrays, rasterio.open(tmp_path / "f.tif") as dataset:
         np.testing.assert_array_equal(arrays["features"].transpose(2, 0, 1), dataset.read())
         assert list(arrays["transform"]) == list(dataset.transform)[:6] and str(arrays["crs"]) == "EPSG:32633"

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -59,6 +63,37 @@ def scene(make_raster):
 
 def wanted(source, tmp_path, **fields):
     return Preparation((str(source),), str(tmp_path / "set"), **{"chip": 16, "halvings": 0, **fields})
+
+
+ORPHANS = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from backend.training.prepare import end_with_parent
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, get_context("spawn"), end_with_parent)
+    print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_processes_that_cut_end_with_the_one_that_started_them(tmp_path):
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    told = subprocess.run([sys.executable, str(tmp_path / "orphans.py")], stdout=subprocess.PIPE, check=True, text=True,
+                          env={**os.environ, "PYTHONPATH": os.getcwd()}).stdout
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in told.split()):
+        assert told.split() and time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_chips_that_reach_off_the_earth_are_left_out(make_raster, tmp_path):
+    """The corners of a map of the world in Robinson's projection show nothing."""
+    world = make_raster(height=160, width=320, crs="ESRI:54030", transform=Affine(1e5, 0, -16e6, 0, -1e5, 8e6))
+    facts = prepare(wanted(world, tmp_path, cell_km=2000.0, max_cloud=1.0), 1, silent, keep_on)
+    assert 0 < sum(facts["chips"].values()) < 200
 
 
 def test_chips_are_the_pixels_of_their_place_without_overlap(scene, tmp_path):

@@ -552,6 +552,8 @@ def test_a_painted_map_can_be_flown_over(small_model, tmp_path):
         ({"crs": "nonsense"}, InputError, "such as EPSG:32633"),
         ({"crs": "EPSG:4978"}, InputError, "neither projected nor geographic"),
         ({"crs": "EPSG:4326", "centre": [0, 95]}, ExtentError, "lies outside"),
+        ({"crs": "EPSG:4326", "centre": [10, 90]}, ExtentError, "over a pole"),
+        ({"crs": "EPSG:4326", "centre": [400, 10]}, ExtentError, "around the Earth"),
         ({"input": "missing.png"}, MetaEarthError, "There is no file"),
         ({"output": "map.png"}, OutputError, r"must end in \.tif"),
         ({"metres_per_pixel": 0}, FieldError, "outside"),
@@ -578,3 +580,9 @@ def test_the_tables_of_fields_hold_their_own_defaults(fields):
     checked = check_fields(fields, given)
     assert all(checked[field.name] == field.default for field in fields if not field.required)
     assert Path(str(checked["input"])).name == "1"
+
+
+def test_a_flight_may_begin_in_the_west(capsys):
+    """What begins with a minus is a path, not an option."""
+    assert main(["flythrough", "nowhere.tif", "flight.gif", "-70.1,-33.4,5000;-70.2,-33.5,400"]) == 1
+    assert "nowhere.tif" in capsys.readouterr().err
