@@ -17,7 +17,7 @@ STRIP_PIXELS = 1 << 22
 
 
 def covered(region: Region, factor: float) -> Region:
-    """The fine pixels under a region of a grid whose pixels are ``factor`` times larger; partly covered ones too."""
+    """The pixels under a region of a grid whose pixels are ``factor`` times as large; partly covered ones too."""
     return Region(
         math.floor(region.top * factor),
         math.floor(region.left * factor),
@@ -44,15 +44,16 @@ def averaged(read: Read, fine: Region, bands: int, region: Region, factor: float
 
 
 def _strip(read: Read, fine: Region, bands: int, region: Region, factor: float) -> Pixels:
-    under = covered(region, factor)
-    there = under.intersection(fine)
-    if there.height <= 0 or there.width <= 0:
-        shape = region.height, region.width
-        return Pixels(np.zeros((bands, *shape), np.float32), np.zeros(shape, bool))
-    pixels = read(there)
-    known = np.concatenate([np.where(pixels.valid, pixels.values, 0), pixels.valid[None].astype(np.float32)])
-    along_cols = _sums(known, 2, region.left, region.right, there.left, factor)
-    sums = _sums(along_cols, 1, region.top, region.bottom, there.top, factor)
+    sums = np.zeros((bands + 1, region.height, region.width), np.float32)
+    there = covered(region, factor).intersection(fine)
+    if there.height > 0 and there.width > 0:
+        pixels = read(there)
+        known = np.concatenate([np.where(pixels.valid, pixels.values, 0), pixels.valid[None].astype(np.float32)])
+        near = covered(there, 1 / factor).intersection(region)  # from far away a raster is a few pixels of a view
+        along_cols = _sums(known, 2, near.left, near.right, there.left, factor)
+        rows, cols = (slice(a - b, c - b) for a, b, c in (
+            (near.top, region.top, near.bottom), (near.left, region.left, near.right)))
+        sums[:, rows, cols] = _sums(along_cols, 1, near.top, near.bottom, there.top, factor)
     values, cover = sums[:-1], sums[-1]
     valid = cover >= 0.5 - 1e-6
     return Pixels(np.where(valid, values / np.where(valid, cover, 1), 0).astype(np.float32), valid)
