@@ -145,7 +145,7 @@ PROTOCOLS = (
             ("--labels", {"type": int, "nargs": "+", "default": (5, 10, 20), "metavar": "N",
                           "help": "training chips a class, besides all of them"}),
             ("--splits", {"type": int, "default": 4,
-                          "help": "divisions into training and testing; four test each chip once"}),
+                          "help": "divisions into training and testing; up to four test no chip twice"}),
             ("--block", {"type": int, "help": "after how many blocks of the inference module; all if not given"}),
             SOURCE_RESOLUTION,
             ("--features", {"default": "metaearth-features", "help": "id or folder of a network to compare with"}),

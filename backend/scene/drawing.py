@@ -28,7 +28,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     """The features of a GeoJSON file; `InputError` if it is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        crs = values["crs"]["properties"]["name"] if values.get("crs") else LONGITUDE_LATITUDE
+        crs = str(((values.get("crs") or {}).get("properties") or {}).get("name") or LONGITUDE_LATITUDE)
         found = [feature for feature in values["features"] if _shows_something(feature.get("geometry"))]
         return [{**feature, "geometry": _in_degrees(feature["geometry"], crs)} for feature in found]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RasterioError, CPLE_BaseError) as error:
@@ -43,10 +43,9 @@ def _shows_something(geometry: dict[str, Any] | None) -> bool:
 
 def _in_degrees(geometry: dict[str, Any], crs: str) -> dict[str, Any]:
     """A geometry of a file that says of itself, as QGIS writes them, that it is in another system."""
-    system = CRS.from_user_input(crs)
-    if system.is_geographic:
+    if crs == LONGITUDE_LATITUDE or crs.endswith("CRS84"):
         return geometry
-    return dict(transform_geom(system, LONGITUDE_LATITUDE, geometry))
+    return dict(transform_geom(CRS.from_user_input(crs), LONGITUDE_LATITUDE, geometry))
 
 
 def belongs(properties: dict[str, Any], found: MapClass) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import InputError
-from backend.files import complete_file, to_disk, writing
+from backend.files import PARTIAL, complete_file, to_disk, writing
 
 SPLITS = ("train", "validation", "test")
 DATASET_FILE = "dataset.json"
@@ -157,6 +157,11 @@ def _read_index(path: Path) -> Iterator[ChipRecord]:
             )
 
 
+def finished_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern in order, but for what processes write, or wrote when they were killed."""
+    return sorted(path for path in folder.glob(pattern) if PARTIAL not in path.name)
+
+
 class ChipSet:
     """The chips of one split of a prepared set, in the order of the shards."""
 
@@ -168,7 +173,7 @@ class ChipSet:
         self.shards: list[Path] = []
         self.records: list[ChipRecord] = []
         self._shard_of: list[int] = []
-        for index in sorted((folder / split).glob("*.csv")):
+        for index in finished_files(folder, f"{split}/*.csv"):
             found = list(_read_index(index))
             self.records += found
             self._shard_of += [len(self.shards)] * len(found)

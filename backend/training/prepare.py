@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError, PlanError
-from backend.files import write_text
+from backend.files import PARTIAL, write_text
 from backend.progress import Check, Report
 from backend.raster.grid import Region, crs_name
 from backend.training.chips import DATASET_FILE, SPLITS, ChipFacts, CutChip, write_shard
@@ -205,6 +205,8 @@ def prepare(wanted: Preparation, workers: int, report: Report, check: Check) -> 
     report(0, 1, "looking at the imagery")
     found = census(wanted, check)
     _adopt(output, wanted, found)
+    for left in output.glob(f"*/*{PARTIAL}.*"):  # by processes that were killed
+        left.unlink(missing_ok=True)
     missing = [
         (output / split / f"{number:06d}.tar", candidates)
         for split in SPLITS

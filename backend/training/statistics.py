@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from backend.files import write_text, writing
-from backend.training.chips import SPLITS, ChipRecord, ChipSet
+from backend.training.chips import SPLITS, ChipRecord, ChipSet, finished_files
 
 SHEET_COLUMNS, SHEET_ROWS, THUMBNAIL, LABEL = 12, 10, 96, 64
 SAMPLED = 500
@@ -23,7 +23,7 @@ def describe_set(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     sets = {split: _open(folder, split) for split in SPLITS}
     records = {split: chips.records for split, chips in sets.items()}
     dropped: Counter[str] = Counter()
-    for path in sorted(folder.glob("*/*.json")):
+    for path in finished_files(folder, "*/*.json"):
         dropped.update(json.loads(path.read_text(encoding="utf-8"))["dropped"])
     facts = {
         "settings": settings,

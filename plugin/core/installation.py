@@ -46,6 +46,8 @@ PARTS = ("env", "python", "bin", "cache")
 WATCH_SECONDS = 0.3
 CPU_BYTES, CUDA_BYTES = 3_000_000_000, 9_000_000_000
 SPARE_BYTES = 500_000_000
+QUERY, STILL_ACTIVE = 0x1000, 259
+"""Of Windows: the right to ask for a process's state, and the exit code of one that runs."""
 SMOKE = """
 import json, sys, torch, rasterio, numpy, safetensors, cattrs, distributed
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -121,7 +123,7 @@ class Setup:
         except BaseException:
             with suppress(OSError, SetupError, StopIteration):
                 if stamp:
-                    replace(self, cancelled=lambda: False)._smoke_test()
+                    replace(self, cancelled=lambda: False)._can_serve()
                     ready.write_text(stamp, encoding="utf-8")
                     self.tell(tr("What was set up before still works, and stays."))
             raise
@@ -151,7 +153,7 @@ class Setup:
             with lock.open("x", encoding="utf-8") as stream:
                 stream.write(f"{platform.node()} {os.getpid()}")
         except FileExistsError:
-            raise SetupError(tr("Another set-up is at work. If none is, delete {}.").format(lock)) from None
+            raise SetupError(at_work_sentence(self.home)) from None
         except OSError as error:
             raise SetupError(tr("{} cannot be written: {}.").format(self.home, error.strerror)) from error
         try:
@@ -161,7 +163,9 @@ class Setup:
 
     def _check_space(self, build: str) -> None:
         whole, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
-        needed = max(SPARE_BYTES, whole - sum(_size(self.home / name) for name in PARTS))
+        # what an environment of other packages has is replaced, not gone on with
+        there = 0 if needs_update(self.root, self.home) else sum(_size(self.home / name) for name in PARTS)
+        needed = max(SPARE_BYTES, whole - there)
         if free < needed:
             raise SetupError(tr("The environment needs up to {:.0f} GB in {}, and {:.1f} GB are free. Free some space, "
                                 "or set METAEARTH_HOME to a folder on another disk.").format(
@@ -221,6 +225,12 @@ class Setup:
         """What the new environment tells of itself after it has computed something on the device."""
         told = self._do([str(interpreter_in(self.env)), "-c", SMOKE])
         return json.loads(next(line for line in reversed(told) if line.startswith("{")))
+
+    def _can_serve(self) -> None:
+        """`SetupError` if the environment lacks anything that the backend imports, or cannot compute."""
+        self._smoke_test()
+        whole = "import sys; sys.path.insert(0, sys.argv[1]); import backend.server, backend.training.run"
+        self._do([str(interpreter_in(self.env)), "-c", whole, str(self.root)])
 
     def _do(self, command: List[str]) -> List[str]:
         """The lines that a program has written; `SetupError` with its last ones if it failed."""
@@ -282,19 +292,47 @@ def is_at_work(home: Path) -> bool:
         host, _, pid = lock.read_text(encoding="utf-8").rpartition(" ")
         if time.time() - lock.stat().st_mtime > 24 * 3600:
             return False
-        if host == platform.node() and os.name == "posix":  # on Windows, signal 0 would end the process
-            os.kill(int(pid), 0)
-    except (FileNotFoundError, ProcessLookupError):
+        return host != platform.node() or _is_alive(int(pid))
+    except FileNotFoundError:
         return False
-    except (OSError, ValueError):  # another user's
+    except (OSError, ValueError):  # another user's, or one that is just written
         return True
-    return True
+
+
+def at_work_sentence(home: Path) -> str:
+    """What to do about a set-up that is running, or seems to."""
+    return tr("Another set-up is at work; wait until it is done. If there is none, delete {}.").format(home / LOCK_FILE)
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "posix":
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+    import ctypes  # of Windows, where signal 0 would end the process
+
+    kernel, code = ctypes.windll.kernel32, ctypes.c_ulong()
+    process = kernel.OpenProcess(QUERY, False, pid)
+    if not process:
+        return False
+    known = kernel.GetExitCodeProcess(process, ctypes.byref(code))
+    kernel.CloseHandle(process)
+    return bool(known) and code.value == STILL_ACTIVE
+
+
+def forget(home: Path) -> None:
+    """Let no backend be started from the environment, or from the Python that the user has named."""
+    for name in (SETTING, f"env/{READY}"):
+        (home / name).unlink(missing_ok=True)
 
 
 def remove(home: Path) -> None:
     """Delete the environment and all that was downloaded for it; `OSError` if some of it is still there."""
-    for name in (SETTING, f"env/{READY}"):  # first: what a partly failed deletion leaves is no environment
-        (home / name).unlink(missing_ok=True)
+    forget(home)  # first: what a partly failed deletion leaves is no environment
     for name in PARTS:
         shutil.rmtree(home / name, ignore_errors=True)
     (home / LOCK).unlink(missing_ok=True)

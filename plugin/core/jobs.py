@@ -22,7 +22,7 @@ from ...backend.protocol import (
     Verb,
     default_job_folder,
 )
-from .backend_client import BackendCancelled, BackendError, session_client
+from .backend_client import BackendCancelled, BackendClient, BackendError, session_client
 from .cost import duration
 from .snapshots import remove_snapshot, source_of
 from .translate import tr
@@ -46,13 +46,13 @@ class JobFeedback(QgsProcessingFeedback):
 def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     """The finished job; what it will cost is told first, then its progress. Raises `BackendError`."""
     feedback.setProgressText(tr("Starting the backend…"))
-    params = {"job": job.to_dict()}
+    params, client = {"job": job.to_dict()}, session_client()
     warned = _tell_cost(params, feedback)
     try:
         return _follow("generate", params, feedback, warned)
     except BackendCancelled as error:
         if error.killed and not job.job_dir and not _keep(feedback):
-            _remove_left(Path(default_job_folder(job.output)), error.killed)
+            _remove_left(Path(default_job_folder(job.output)), error.killed, client)
         raise
 
 
@@ -66,7 +66,7 @@ def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
     return feedback.keep if isinstance(feedback, JobFeedback) else None
 
 
-def _remove_left(folder: Path, pid: int) -> None:
+def _remove_left(folder: Path, pid: int, client: BackendClient) -> None:
     """Delete the job of a backend that was killed because it did not answer, if that worked in its folder last."""
     try:
         owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
@@ -74,8 +74,8 @@ def _remove_left(folder: Path, pid: int) -> None:
         return
     if owner["pid"] == pid:
         try:
-            session_client().request("discard", {"folder": str(folder)}, lambda progress: None, lambda: False)
-        except BackendError:  # it had no plan yet, or QGIS is closing
+            client.request("discard", {"folder": str(folder)}, lambda progress: None, lambda: False)
+        except BackendError:  # it had no plan yet, or QGIS is closing, and the client with it
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -98,14 +98,14 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
         if isinstance(feedback, JobFeedback):
             feedback.advanced.emit(progress)
 
-    params = {"verb": verb.name, "values": values}
+    params, client = {"verb": verb.name, "values": values}, session_client()
     warned = _tell_cost(params, feedback) if verb.planned else []
     try:
-        told = session_client().request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
+        told = client.request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
     except BackendCancelled as error:
         if error.killed and values.get("output") and not values.get("job_dir") and not _keep(feedback):
             for folder in Path(values["output"]).glob(f"**/*{JOB_FOLDER}"):
-                _remove_left(folder, error.killed)
+                _remove_left(folder, error.killed, client)
         raise
     for warning in told.get("warnings", []):
         if warning not in warned:

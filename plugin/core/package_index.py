@@ -79,5 +79,5 @@ def _open(url: str, variables: Mapping[str, str]) -> IO[bytes]:
         request.add_unredirected_header("Authorization", f"Basic {token}")
     proxies = {scheme: variables[name] for scheme, name in (("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY"))
                if name in variables and name not in os.environ}
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler(proxies)] if proxies else []))
-    return opener.open(request, timeout=SILENT_SECONDS)
+    handler = urllib.request.ProxyHandler({**urllib.request.getproxies(), **proxies})
+    return urllib.request.build_opener(handler).open(request, timeout=SILENT_SECONDS)

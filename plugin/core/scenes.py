@@ -16,6 +16,7 @@ from qgis.core import (
 )
 
 from ...backend.protocol import (
+    GENERATE_PAIR,
     MODALITIES,
     MODALITY_TITLES,
     SCENE,
@@ -31,6 +32,7 @@ Parameters = Dict[str, Any]
 COLOUR_BANDS = 3
 BEGUN = "scenes_begun"
 MOST_BEGUN = 20
+COARSE = "coarse"
 
 
 def scene_algorithm(verb: Verb) -> QgsProcessingAlgorithm:
@@ -101,8 +103,13 @@ def in_the_way(folder: str, targets: Sequence[str], taken: Collection[str] = ())
 
 
 def is_begun(verb: Verb, parameters: Parameters) -> bool:
-    """Whether such a job was started, in whichever session, and did not end well: asked for again, it goes on."""
-    return _text_of(verb, parameters) in _begun()
+    """Whether such a job was started, in whichever session, and has left work: asked for again, it goes on."""
+    if _text_of(verb, parameters) not in _begun():
+        return False
+    folder = parameters["OUTPUT"]
+    jobs = [default_job_folder(path) for path in written_by(folder, wanted(parameters)) if path.endswith(".tif")]
+    coarse = os.path.join(folder, COARSE)  # of a scene that is several jobs
+    return any(map(os.path.isdir, [*jobs, coarse] if verb is GENERATE_PAIR else jobs))
 
 
 def note_begun(verb: Verb, parameters: Parameters, ended_well: bool = False) -> None:

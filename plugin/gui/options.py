@@ -31,7 +31,7 @@ from ...backend.protocol import FIELDS, SCENE, ClusterInfo, ModelInfo, Models, d
 from ..core import settings
 from ..core.backend_client import session_client
 from ..core.cost import size_text
-from ..core.installation import is_at_work
+from ..core.installation import at_work_sentence, is_at_work
 from ..core.storage import clear, sizes
 from ..core.translate import tr
 from ..icons import ICON_PATH
@@ -169,7 +169,7 @@ class OptionsPage(QgsOptionsPageWidget):
             self.storage_label.setText(tr("A job is running; wait until it has ended."))
             return
         if is_at_work(data_home()):
-            self.storage_label.setText(tr("The backend is being set up; wait until that has ended."))
+            self.storage_label.setText(at_work_sentence(data_home()))
             return
         if not self._is_meant(tr("Delete downloads, copies of layers, logs and all worlds? What worlds show would have "
                                  "to be generated again.")):

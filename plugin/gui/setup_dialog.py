@@ -26,7 +26,7 @@ from ...backend.protocol import data_home
 from ..core.accelerator import find_gpu, torch_build
 from ..core.backend_client import PLUGIN_ROOT, session_client
 from ..core.environment import backend_python, save_choice
-from ..core.installation import CPU_BYTES, CUDA_BYTES, is_at_work, remove
+from ..core.installation import CPU_BYTES, CUDA_BYTES, at_work_sentence, forget, is_at_work, remove
 from ..core.setup_task import SetupTask
 from ..core.translate import tr
 
@@ -88,7 +88,7 @@ class SetupDialog(QDialog):
             self.log.appendPlainText(tr("A job is running; wait until it has ended, or cancel it."))
             return False
         if is_at_work(data_home()):
-            self.log.appendPlainText(tr("Another QGIS sets the backend up; wait until it is done."))
+            self.log.appendPlainText(at_work_sentence(data_home()))
             return False
         return True
 
@@ -131,6 +131,11 @@ class SetupDialog(QDialog):
         if asked != QMessageBox.StandardButton.Yes:
             return
         session_client().end_child()
+        try:
+            forget(data_home())  # at once: the panel may ask the backend for something
+        except OSError as error:
+            self.log.appendPlainText(str(error))
+            return
         self._task = QgsTask.fromFunction(tr("Delete the backend's environment"), lambda task: remove(data_home()),
                                           on_finished=self._removed)
         _removing[:] = [self._task]  # the dialog may go before it has ended

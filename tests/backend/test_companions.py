@@ -18,6 +18,7 @@ from backend.errors import InputError, PlanError
 from backend.models.bundle import Profile, SceneModelConfig, open_bundle, save_bundle
 from backend.models.scene_config import SceneNetworkConfig, VaeConfig
 from backend.progress import go_on, silent
+from backend.scene.drawing import read_features
 from backend.scene.modality import find_modality, known_modalities
 from backend.training.chips import ChipSet
 from backend.training.companions import derived
@@ -131,6 +132,14 @@ def test_a_map_is_drawn_over_the_chips(make_raster, folder, tmp_path, crs):
     for number in range(4):
         left = chips.facts(number)["window"][1]
         assert (chips.read_all(number)["osm"] == (1 if left == 0 else 0)).all()
+
+
+def test_features_in_grads_from_paris_become_degrees_from_greenwich(tmp_path):
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [0, 54.27]}}
+    told = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::4807"}}
+    (tmp_path / "paris.geojson").write_text(json.dumps({"crs": told, "features": [feature]}))
+    (found,) = read_features(tmp_path / "paris.geojson")
+    assert found["geometry"]["coordinates"] == pytest.approx([2.337, 48.843], abs=2e-3)
 
 
 def test_a_map_whose_coordinates_are_no_degrees_is_told(make_raster, folder, tmp_path):

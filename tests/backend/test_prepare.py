@@ -77,15 +77,33 @@ if __name__ == "__main__":
 """
 
 
+def is_running(pid):
+    """Whether a process is there and no zombie: not every PID 1 buries those that lost their parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_processes_that_cut_end_with_the_one_that_started_them(tmp_path):
     (tmp_path / "orphans.py").write_text(ORPHANS)
     told = subprocess.run([sys.executable, str(tmp_path / "orphans.py")], stdout=subprocess.PIPE, check=True, text=True,
                           env={**os.environ, "PYTHONPATH": os.getcwd()}).stdout
     end = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in told.split()):
+    while any(is_running(pid) for pid in told.split()):
         assert told.split() and time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_what_a_killed_process_left_is_nothing_of_the_set(scene, tmp_path):
+    prepare(wanted(scene, tmp_path, cell_km=1000.0), 1, silent, keep_on)
+    index = next((tmp_path / "set").glob("*/*.csv"))
+    for end in (".csv", ".json", ".tar"):
+        index.with_name(f"{index.stem}.host-1.part{end}").touch()
+    before = len(ChipSet(tmp_path / "set", index.parent.name))
+    assert sum(prepare(wanted(scene, tmp_path, cell_km=1000.0), 1, silent, keep_on)["chips"].values()) == before
+    assert not list((tmp_path / "set").rglob("*.part*"))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -51,7 +51,9 @@ def test_a_killed_job_is_resumed_to_the_same_pixels(killed_job, tmp_path, here):
 def test_what_a_killed_backend_leaves_of_a_dropped_job_is_deleted(killed_job, tmp_path, module):
     unfinished = tmp_path / "out.part.tif"
     unfinished.write_text("as far as it was written")
-    module("plugin.core.jobs")._remove_left(killed_job, json.loads((killed_job / "owner.json").read_text())["pid"])
+    client = module("plugin.core.backend_client").session_client()
+    pid = json.loads((killed_job / "owner.json").read_text())["pid"]
+    module("plugin.core.jobs")._remove_left(killed_job, pid, client)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif"]
 
 
