@@ -99,6 +99,7 @@ def equal(result, whole):
         np.testing.assert_array_equal(read(made), read(expected))
 
 
+@pytest.mark.slow
 def test_a_scene_on_two_workers_has_the_same_pixels(two_workers, scene_model, make_raster, tmp_path):
     rgb = make_raster("rgb.tif", height=80, width=100)
 

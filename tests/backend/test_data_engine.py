@@ -34,7 +34,8 @@ def classes(tmp_path):
     return tmp_path / "chips"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", [
+    pytest.param(name, marks=pytest.mark.slow) if name.startswith("vit") else name for name in ARCHITECTURES])
 def test_every_classifier_learns_what_is_easy(architecture):
     training = Training(steps=30 if architecture == "vit-fine" else 50, batch=12)
     right = right_answers(architecture, striped(40, 32, 0), striped(40, 32, 1), training, 0, go_on)
