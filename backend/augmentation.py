@@ -23,7 +23,7 @@ from backend.cascade.engine import Sampling
 from backend.cascade.picture import Manner, render_stages
 from backend.digest import sha256_of
 from backend.errors import InputError, OutputError, PlanError
-from backend.files import complete_file, to_disk, write_text, writing
+from backend.files import complete_file, make_parent, to_disk, write_text, writing
 from backend.jobs.engines import open_engine, open_scene_engine
 from backend.jobs.scene_plan import check_modalities
 from backend.models.bundle import find_bundle, find_scene_bundle
@@ -209,8 +209,7 @@ def _tags(maker: Maker, settings: AugmentSettings, variant: Variant) -> dict[str
 
 
 def _write(path: Path, pixels: Pixels, source: RasterSource, tags: dict[str, str]) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     if path.suffix == ".tif":
         marks = hole_marks(source.dtype, source.nodata, source.needs_alpha)
         write_block(path, pixels, source.grid, source.dtype, *marks, tags)

@@ -57,10 +57,15 @@ def complete_file(path: Path) -> Iterator[Path]:
             beside(partial, end).unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A small file, complete under its name or not there; its folder is made where there is none."""
+def make_parent(path: Path) -> None:
+    """The folder of a file that is to be written, unless it is there; `OutputError` with a sentence."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small file, complete under its name or not there; its folder is made where there is none."""
+    make_parent(path)
     with complete_file(path) as partial, writing(path):
         partial.write_text(text, encoding="utf-8")
         to_disk(partial)

@@ -13,7 +13,6 @@ import rasterio
 from rasterio.windows import Window
 
 from backend.augmentation import find_chips
-from backend.errors import PlanError
 from backend.files import complete_file, to_disk, writing
 from backend.jobs.checks import check_outputs
 from backend.jobs.engines import open_scene_engine
@@ -29,6 +28,7 @@ from backend.raster.source import GDAL_OPTIONS
 from backend.scene.embedding import (
     ChipReading,
     TokenWindows,
+    check_block,
     count_windows,
     embed_chips,
     strips,
@@ -55,9 +55,7 @@ def embed(values: Values, report: Report, check: Check) -> Values:
     known = [given["modality"]] if given["chips"] else [i.modality for i in inputs]
     warnings = check_modalities(config, known, known[:1])
     check_outputs([str(output)], [i.path for i in inputs])
-    depth = config.network.inference_blocks
-    if given["block"] is not None and given["block"] > depth:
-        raise PlanError(f"The inference module of {config.id} has {depth} blocks; block {given['block']} is none.")
+    check_block(config, given["block"])
     engine = open_scene_engine(find_scene_bundle(given["model"]), given["device"], given["precision"])
     output.parent.mkdir(parents=True, exist_ok=True)
     told = _chips(engine, given, report, check) if given["chips"] else _raster(engine, given, inputs, report, check)

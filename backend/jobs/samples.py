@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
-from backend.files import writing
+from backend.files import make_parent
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import JobPlan, Product
 from backend.jobs.renderer import halo_name
@@ -148,8 +148,7 @@ def _statistics(samples: list[Mosaic], block: Block, products: list[Product]) ->
 
 def _write_block(plan: JobPlan, directory: JobDirectory, block: Block, told: Told, pixels: Pixels) -> None:
     path = directory.folder / "blocks" / told.key / f"{block.name}.tif"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     overviews = Resampling.nearest if told.colours else Resampling.average
     grid = plan.stages[-1].grid.crop(block.region)
     write_block(path, pixels, grid, told.dtype, told.nodata, told.alpha, overviews=overviews)

@@ -20,7 +20,9 @@ from backend.raster.output import colour_interpretation
 from backend.raster.source import GDAL_OPTIONS, RasterSource
 
 STRIP_ROWS = 512
-METRES_A_DEGREE, POLE = 111_320.0, 90.0
+METRES_A_DEGREE = 111_320.0
+POLE, TURN = 90.0, 360.0
+"""Degrees."""
 
 
 def place_picture(
@@ -77,7 +79,7 @@ def picture_grid(height: int, width: int, metres_per_pixel: float, crs: str, x: 
 def _check_degrees(grid: Grid) -> None:
     """`ExtentError` if a grid in degrees reaches over a pole or around the Earth."""
     west, south, east, north = grid.bounds()
-    if south < -POLE or north > POLE or east - west > 4 * POLE or west < -4 * POLE or east > 4 * POLE:
+    if south < -POLE or north > POLE or east - west > TURN or west < -TURN or east > TURN:
         raise ExtentError(
             f"In degrees the picture would reach from {west:.6g} {south:.6g} to {east:.6g} {north:.6g}, over a pole or"
             " around the Earth; choose another place, smaller pixels or another coordinate reference system."

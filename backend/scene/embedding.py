@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.errors import InputError
+from backend.errors import InputError, PlanError
 from backend.models.bundle import SceneModelConfig
 from backend.progress import Check, Report, go_on, watched
 from backend.raster.grid import Grid, Region
@@ -30,6 +30,13 @@ from backend.tiling.geometry import Block, WindowGeometry
 from backend.tiling.lattice import Lattice
 
 Values = NDArray[np.float32]
+
+
+def check_block(config: SceneModelConfig, block: int | None) -> None:
+    """`PlanError` if a model's inference module has no such block; None: the last one."""
+    depth = config.network.inference_blocks
+    if block is not None and not 1 <= block <= depth:
+        raise PlanError(f"The inference module of {config.id} has {depth} blocks; block {block} is none.")
 
 
 @dataclass(frozen=True)

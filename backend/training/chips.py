@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import InputError
-from backend.files import PARTIAL, complete_file, to_disk, writing
+from backend.files import PARTIAL, complete_file, make_parent, to_disk, writing
 
 SPLITS = ("train", "validation", "test")
 DATASET_FILE = "dataset.json"
@@ -88,8 +88,7 @@ def write_shard(path: Path, chips: Iterable[CutChip]) -> int:
     The index appears last, whole: a shard that has one is finished.
     """
     records = []
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     with complete_file(path) as partial, ExitStack() as opened:
         with writing(path):
             stream = opened.enter_context(partial.open("wb"))

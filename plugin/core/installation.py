@@ -164,7 +164,7 @@ class Setup:
     def _check_space(self, build: str) -> None:
         whole, free = CUDA_BYTES if build.startswith("cu") else CPU_BYTES, shutil.disk_usage(self.home).free
         # what an environment of other packages has is replaced, not gone on with
-        there = 0 if needs_update(self.root, self.home) else sum(_size(self.home / name) for name in PARTS)
+        there = 0 if needs_update(self.root, self.home) else sum(folder_bytes(self.home / name) for name in PARTS)
         needed = max(SPARE_BYTES, whole - there)
         if free < needed:
             raise SetupError(tr("The environment needs up to {:.0f} GB in {}, and {:.1f} GB are free. Free some space, "
@@ -369,12 +369,12 @@ def _version(uv: Path) -> str:
         return ""
 
 
-def _size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of a folder; of files with several names, once."""
     seen: Dict[Tuple[int, int], int] = {}
     for place, _, names in os.walk(folder):
         for name in names:
-            with suppress(OSError):
+            with suppress(OSError):  # it may be gone by now
                 found = os.lstat(os.path.join(place, name))
                 seen[(found.st_dev, found.st_ino)] = found.st_size
     return sum(seen.values())

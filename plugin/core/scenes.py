@@ -17,6 +17,7 @@ from qgis.core import (
 
 from ...backend.protocol import (
     GENERATE_PAIR,
+    JOB_FOLDER,
     MODALITIES,
     MODALITY_TITLES,
     SCENE,
@@ -107,7 +108,7 @@ def is_begun(verb: Verb, parameters: Parameters) -> bool:
     if _text_of(verb, parameters) not in _begun():
         return False
     folder = parameters["OUTPUT"]
-    jobs = [default_job_folder(path) for path in written_by(folder, wanted(parameters)) if path.endswith(".tif")]
+    jobs = [path for path in written_by(folder, wanted(parameters)) if path.endswith(JOB_FOLDER)]
     coarse = os.path.join(folder, COARSE)  # of a scene that is several jobs
     return any(map(os.path.isdir, [*jobs, coarse] if verb is GENERATE_PAIR else jobs))
 

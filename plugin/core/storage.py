@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Dict
 
+from .installation import folder_bytes
 from .snapshots import delete_snapshots
 
 KINDS = {"environment": ("env", "python", "bin"), "downloads": ("cache",), "models": ("models",),
@@ -19,7 +19,7 @@ FRESH_SECONDS = 24 * 3600
 
 def sizes(home: Path) -> Dict[str, int]:
     """Bytes of every kind of folder under the root."""
-    return {kind: sum(_size(home / name) for name in names) for kind, names in KINDS.items()}
+    return {kind: sum(folder_bytes(home / name) for name in names) for kind, names in KINDS.items()}
 
 
 def clear(home: Path) -> None:
@@ -33,12 +33,3 @@ def clear(home: Path) -> None:
                 else:
                     with suppress(OSError):
                         path.unlink()
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # it may be gone by now
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total

@@ -241,8 +241,8 @@ class GenerateDock(QgsDockWidget):
             return
         output = QgsProcessingOutputLayerDefinition(path, QgsProject.instance())
         parameters = {**self.parameters(), "OUTPUT": output}
-        add_to_history(self._algorithm, parameters)
         self._last = plain(parameters)  # the layer may be gone when it is copied
+        add_to_history(self._algorithm, self._last)
         live = LiveLayer(layer.name(), result_renderer(layer, self.form.bands() or None))
         self._start(algorithm(), parameters, layer.name(), live, written_by(path, stages))
         self.form.next_seed()

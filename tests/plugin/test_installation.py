@@ -100,7 +100,7 @@ def test_what_is_there_already_needs_no_space(installation, tmp_path, monkeypatc
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "wheel").write_bytes(bytes(1000))
     os.link(tmp_path / "cache" / "wheel", tmp_path / "cache" / "twin")
-    assert installation._size(tmp_path / "cache") == 1000
+    assert installation.folder_bytes(tmp_path / "cache") == 1000
     monkeypatch.setattr(installation, "SPARE_BYTES", 0)
     free = shutil.disk_usage(tmp_path).free
     monkeypatch.setattr(installation.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))

@@ -29,7 +29,7 @@ from backend.models.scene_network import SceneNetwork
 from backend.progress import Check, Report, watched
 from backend.protocol import DEFAULT_SCENE_MODEL
 from backend.raster.averaging import area_average
-from backend.scene.embedding import ChipReading, embed_chips
+from backend.scene.embedding import ChipReading, check_block, embed_chips
 from backend.scene.engine import SceneEngine
 from backend.scene.modality import modality_as_known
 
@@ -96,14 +96,12 @@ def probe(settings: ProbeSettings, report: Report, check: Check) -> Table:
     labels = np.array([classes.index(f.parent.as_posix()) for f in chosen], np.int64)
     splits = [_split(chosen, labels, settings, k) for k in range(settings.splits)]
     engine = open_scene_engine(find_scene_bundle(settings.model), settings.device)
-    depth = engine.config.network.inference_blocks
-    if settings.block is not None and not 1 <= settings.block <= depth:
-        raise InputError(f"The model has {depth} blocks: choose one from 1 to {depth}.")
+    check_block(engine.config, settings.block)
     described = describe(settings, engine, chosen, report, check)
     rows = _rows(settings, described, labels, splits, report, check)
     facts = {
         "model": engine.config.id, "sha256": engine.sha256[:16], "classes": len(classes), "chips": len(chosen),
-        "splits": settings.splits, "block": settings.block or depth,
+        "splits": settings.splits, "block": settings.block or engine.config.network.inference_blocks,
         "data": settings.data.name,
     }  # fmt: skip
     table = Table("Linear probe of scene tokens", rows, facts, NOTES)
