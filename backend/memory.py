@@ -15,7 +15,6 @@ from torch import nn
 
 from backend.errors import DeviceError
 
-TOO_SMALL = "The GPU's memory is too small for {}. Choose the CPU as device."
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -48,34 +47,44 @@ def device_memory_bytes(device: str) -> int:
 
 def moved(network: Network, device: str) -> Network:
     """The network on a device; `DeviceError` if it does not fit there."""
-    with telling(TOO_SMALL.format("this model")):
+    with telling("this model", device):
         return network.to(device)
 
 
+def too_small(what: str, device: str, advice: str = "") -> str:
+    """A sentence: the memory does not do for ``what``, and what would help."""
+    if device == "cuda":
+        return f"The GPU's memory is too small for {what}. {advice or 'Choose the CPU as device.'}"
+    advice = advice or "Close other programs, or use one that has more."
+    return f"This machine's memory is too small for {what}. {advice}"
+
+
 @contextmanager
-def telling(sentence: str) -> Iterator[None]:
+def telling(what: str, device: str, advice: str = "") -> Iterator[None]:
     """`DeviceError` with a sentence where memory turns out to be too small."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise DeviceError(sentence) from error
+        raise DeviceError(too_small(what, device, advice)) from error
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch, cuDNN or cuBLAS mean that memory is too small."""
+    """Whether Python, NumPy, PyTorch, cuDNN or cuBLAS mean that memory is too small."""
     text = str(error)
-    spellings = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine")
-    return isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
+    spellings = (
+        "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine", "DefaultCPUAllocator"
+    )  # fmt: skip
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in text for s in spellings)
 
 
-def halved(batch: int) -> int:
+def halved(batch: int, device: str) -> int:
     """Half as many windows at a time; `DeviceError` where it is one already.
 
     To be called outside the ``except`` block of the error that tells it: its traceback holds the tensors.
     """
     if batch == 1:
-        raise DeviceError(TOO_SMALL.format("one window"))
+        raise DeviceError(too_small("one window", device))
     torch.cuda.empty_cache()
     return batch // 2

@@ -25,7 +25,7 @@ from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of, is_here
 from backend.jobs.runner import JobRun, resume
-from backend.memory import TOO_SMALL, device_memory_bytes, out_of_memory
+from backend.memory import device_memory_bytes, out_of_memory, too_small
 from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace
@@ -150,7 +150,8 @@ class Server:
     def _unexpected(self, error: Exception) -> tuple[int, str, str]:
         """Code, sentence and kind of an error that nothing told better."""
         if out_of_memory(error):
-            return protocol.JOB_FAILED, TOO_SMALL.format("this work"), "device"
+            of_gpu = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
+            return protocol.JOB_FAILED, too_small("this work", "cuda" if of_gpu else "cpu"), "device"
         if isinstance(error, LOST_GPU):
             self.device_lost = True
             sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."
@@ -304,5 +305,6 @@ def serve_stdio() -> int:
     server = Server(requests, answers)
     leave_with_parent(server)
     signal.signal(signal.SIGTERM, lambda *_: leave(server))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to its programs' children too: they cancel
     server.run()
     return 0

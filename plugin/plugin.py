@@ -11,7 +11,7 @@ from qgis.gui import QgisInterface
 from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QObject, Qt, QTimer
 from qgis.PyQt.QtGui import QIcon
-from qgis.PyQt.QtWidgets import QAction, QPushButton, QWidget
+from qgis.PyQt.QtWidgets import QAction, QApplication, QPushButton, QWidget
 
 from ..backend.protocol import UnfinishedJob, data_home
 from .core.backend_client import PLUGIN_ROOT, close_session_client, session_client
@@ -120,6 +120,10 @@ class MetaEarthPlugin(QObject):
 
             self.setup_dialog = SetupDialog(self.iface.mainWindow())
             self.setup_dialog.ready.connect(self.open_dock)
+        # QGIS's options block every window that is not modal and newer
+        modal = QApplication.activeModalWidget() is not None
+        self.setup_dialog.setWindowModality(
+            Qt.WindowModality.ApplicationModal if modal else Qt.WindowModality.NonModal)
         self.setup_dialog.show()
         self.setup_dialog.raise_()
 
@@ -129,7 +133,7 @@ class MetaEarthPlugin(QObject):
         source = self.dock.source() if self.dock else self.iface.activeLayer()
         if not wanted or not isinstance(source, QgsRasterLayer):
             if self.swipe_tool:
-                canvas.unsetMapTool(self.swipe_tool)
+                self.swipe_tool.end()
             self.swipe_action.setChecked(False)
             return
         if self.swipe_tool is None:
@@ -138,7 +142,7 @@ class MetaEarthPlugin(QObject):
             self.swipe_tool = SwipeTool(canvas)
             self.swipe_tool.setAction(self.swipe_action)
         self.swipe_tool.set_layer(source)
-        canvas.setMapTool(self.swipe_tool)
+        self.swipe_tool.begin()
 
     def open_sample(self) -> None:
         """Load the sample scene and open the panel for it."""

@@ -100,7 +100,7 @@ class Engine:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            self.batch = halved(self.batch)
+            self.batch = halved(self.batch, self.device)
         return np.stack(done)
 
     @torch.inference_mode()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rasterio
@@ -19,6 +20,7 @@ from backend.errors import InputError
 from backend.raster.averaging import average_down
 from backend.training.data import Picture, load_pictures
 from backend.training.degradation import reduce_bicubic
+from backend.training.places import place_of
 
 Values = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)
@@ -46,15 +48,17 @@ class Chip:
     lon_lat: tuple[float, float] | None
 
 
+class Crop(NamedTuple):
+    """(3, rows, cols) float32 in 0..255, and the place that it shows."""
+
+    pixels: Values
+    place: str
+
+
 def nominal(gsd_m: float) -> float | None:
     """The ground resolution of the tables that ``gsd_m`` counts for, if one is near enough."""
     nearest = min(GROUND_RESOLUTIONS, key=lambda g: abs(math.log(g / gsd_m)))
     return nearest if abs(math.log(nearest / gsd_m)) <= NEAR else None
-
-
-def place_of(path: Path) -> str:
-    """The picture's name without dates, so that one place at two dates is one place."""
-    return re.sub(r"_(19|20)\d{2}(\d{4})?(?=_|$)|_(pre|post)(?=_|$)", "", path.stem)
 
 
 def lon_lat_of(path: Path) -> tuple[float, float] | None:
@@ -94,8 +98,8 @@ def _chips_of(picture: Picture, tile: int) -> Iterator[Chip]:
         for r in range(rows):
             for c in range(cols):
                 part = pixels[r * tile:(r + 1) * tile, c * tile:(c + 1) * tile]
-                if part.std() > FLAT:
-                    yield Chip(part, gsd_m, picture.source, place_of(picture.path), where)
+                if part.std(axis=(0, 1)).max() > FLAT:
+                    yield Chip(part, gsd_m, picture.source, f"{picture.source}/{place_of(picture.path)}", where)
 
 
 def spread(items: list, limit: int) -> list:
@@ -134,8 +138,8 @@ def held_out_chips(root: Path, split: str, tile: int, limit: int) -> dict[float,
 
 def coarse_crops(
     pictures: list[Picture], gsd_m: float, scale: int, tile: int, limit: int, seed: int = 0
-) -> list[Values]:
-    """Random crops of pictures whose own pixels are ``scale`` times coarser than ``gsd_m``: (3, tile / scale, ...).
+) -> list[Crop]:
+    """Random crops of pictures whose own pixels are ``scale`` times coarser than ``gsd_m``.
 
     Real images of a coarser sensor as input, the paper's row 4m*. One crop a picture, more where pictures are few.
     """
@@ -144,13 +148,15 @@ def coarse_crops(
         p for p in pictures
         if abs(math.log(p.gsd_m / (gsd_m * scale))) <= NEAR and min(p.pixels.shape[:2]) >= side
     ]
+    fitting = spread(fitting, limit)
     rng = np.random.default_rng(seed)
     crops = []
     for k in range(limit if fitting else 0):
-        pixels = fitting[k % len(fitting)].pixels
-        top, left = (int(rng.integers(n - side + 1)) for n in pixels.shape[:2])
-        crops.append(pixels[top:top + side, left:left + side].transpose(2, 0, 1).astype(np.float32))
-    return [crop for crop in crops if crop.std() > FLAT]
+        picture = fitting[k % len(fitting)]
+        top, left = (int(rng.integers(n - side + 1)) for n in picture.pixels.shape[:2])
+        pixels = picture.pixels[top:top + side, left:left + side].transpose(2, 0, 1).astype(np.float32)
+        crops.append(Crop(pixels, f"{picture.source}/{place_of(picture.path)}"))
+    return [crop for crop in crops if crop.pixels.std(axis=(1, 2)).max() > FLAT]
 
 
 def low_resolution(pixels: Values, scale: int, kernel: str = "area") -> Values:

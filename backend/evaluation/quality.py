@@ -16,6 +16,7 @@ from backend.evaluation.statistics import FEWEST_CLUSTERS, Estimate, mean_estima
 from backend.evaluation.table import Row
 
 REGRESSION = "regression from the input"
+DRAWN = "drawn around the regression"
 FEWEST = 3
 """Fewer chips of a ground resolution are shown without a verdict."""
 FEWEST_FOR_DISTANCE = 50
@@ -90,8 +91,10 @@ def group_rows(
             verdicts[method] = _verdicts(remade, method, row, regression, places)
             row["bars that fail"] = ", ".join(v.bar.figure for v in verdicts[method] if v.holds is False)
         rows.append(row)
-    told = [mean_estimate(np.array(regression)[:, k], places) for k in range(len(ENERGY))]
-    return [*rows, {**_heading(rows[0]), "made by": REGRESSION, ENERGY_COLUMN: told}], verdicts
+    for name, told in ((REGRESSION, np.array(regression)), (DRAWN, np.square(regression))):
+        energy = [mean_estimate(told[:, k], places) for k in range(len(ENERGY))]
+        rows.append({**_heading(rows[0]), "made by": name, ENERGY_COLUMN: energy})
+    return rows, verdicts
 
 
 POWER_COLUMN, GRAIN_COLUMN = "octave power over real (0.85 to 1.15)", "grain (at most 1.3)"

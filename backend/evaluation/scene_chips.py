@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import InputError
-from backend.evaluation.chips import place_of, spread
+from backend.evaluation.chips import spread
 from backend.progress import Check, Report, watched
 from backend.scene.modality import find_modality
 from backend.training.chips import ChipRecord, ChipSet
+from backend.training.places import place_of
 from backend.training.scene_examples import shown
 
 Values = NDArray[np.float32]

@@ -23,7 +23,7 @@ from backend.jobs.executors import Done, raise_failures
 from backend.jobs.plan import JobPlan
 from backend.jobs.queues import DEATHS, BlockQueues
 from backend.jobs.renderer import BlockReport, report_of
-from backend.jobs.worker import Probe
+from backend.jobs.worker import VISIBLE_SECONDS, Probe
 from backend.protocol import ClusterInfo
 from backend.tiling.geometry import Block
 
@@ -36,7 +36,6 @@ except ImportError as error:
 CONNECT_SECONDS = 20
 WORKERLESS_SECONDS = 60
 PROBE_SECONDS = 120
-VISIBLE_SECONDS = 60
 END_SECONDS = 10
 TASKS_A_WORKER = 2
 RETRIES = 2
@@ -94,8 +93,10 @@ class ClusterExecutor:
         return connect(self.address)
 
     def _warn_of_open_door(self) -> None:
+        if "://" not in self.address:  # a scheduler file
+            return
         found = urlsplit(self.address)
-        if found.scheme not in ("tls", "") and found.hostname not in ("localhost", "127.0.0.1", "::1"):
+        if found.scheme != "tls" and found.hostname not in ("localhost", "127.0.0.1", "::1"):
             self.warnings.append(
                 f"The connection to {self.address} is neither encrypted nor protected: whoever reaches that port can "
                 "run programs on its workers. Use tls:// on a network that you do not own."

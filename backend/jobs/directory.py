@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
@@ -45,6 +45,8 @@ STOP = "stop"
 PROBE = "probe-"
 """How the names begin by which the workers of a cluster find out that they see the same folder."""
 FOLDERS = ("blocks", MODEL, f"{MODEL}.part")
+DELETION_WAITS = (0.2, 0.5, 0.0)
+"""Seconds to wait after each try to delete a folder."""
 MOSAICS = re.compile(r"(sample\d+_s\d+|live-\d{4,}|finished\d+|statistic\d+)\.vrt")
 """The names of the mosaics over blocks; what has another name is somebody else's."""
 PLAN_TAG = "METAEARTH_PLAN_SHA256"
@@ -60,6 +62,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
             short = len(f"{before}{after}") < 60
             found.append(f"{name} ({before}, now {after})" if short else name)
     return found
+
+
+class BegunJob(NamedTuple):
+    """What a folder tells of its job: paths of the source, of the result, and of each stage's result."""
+
+    input: str
+    output: str
+    results: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,15 @@ class JobDirectory:
             raise InputError(f"{self.folder} holds no unfinished job: it has no {self.plan_name}.")
         return JobPlan.from_json((self.folder / self.plan_name).read_text(encoding="utf-8"))
 
+    def begun(self) -> BegunJob:
+        """The job in this folder, be its plan of another version; `PlanError` if it cannot be read at all."""
+        try:
+            values = json.loads((self.folder / self.plan_name).read_text(encoding="utf-8"))
+            job, stages = values["job"], [str(stage["path"]) for stage in values["stages"]]
+            return BegunJob(str(job["input"]), str(job["output"]), stages)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"The job's plan in {self.folder} cannot be read: {error}") from error
+
     def adopt(self, plan: JobPlan) -> JobPlan:
         """The plan to work on: the one already here if both make the same pixels, else ``plan``, now written.
 
@@ -92,7 +111,10 @@ class JobDirectory:
                 raise PlanError(f"{error} Its folder is {self.folder}: delete it, or choose another name.") from error
             plan = plan.measured_as(found)
             if found.sha256 == plan.sha256 and [s.path for s in found.stages] == [s.path for s in plan.stages]:
-                return found
+                moved = found.moved_to(plan)
+                if moved != found:
+                    self.write_plan(moved)
+                return moved
             changed = differences(
                 {**found.comparable_facts, "result": found.job.output},
                 {**plan.comparable_facts, "result": plan.job.output},
@@ -159,7 +181,10 @@ class JobDirectory:
 
     def discard(self) -> None:
         """Delete the unfinished job here; `JobBusyError` if somebody works on it."""
-        results = self.plan().result_paths
+        try:
+            results = self.plan().result_paths
+        except PlanError:  # of another version
+            results = self.begun().results
         with self.locked(results):
             self.remove()
             for path in map(Path, results):
@@ -174,8 +199,8 @@ class JobDirectory:
                     self.remove()
 
     def _remove_if_empty(self) -> None:
-        """Delete the lock and the folder of a job that is no more."""
-        if not self.has_plan:
+        """Delete the lock and the folder of a job that is no more, unless something of it could not be deleted."""
+        if not self.has_plan and not any((self.folder / name).exists() for name in FOLDERS):
             with suppress(OSError):
                 (self.folder / OWNER).unlink(missing_ok=True)
                 (self.folder / LOCK).unlink(missing_ok=True)
@@ -212,8 +237,9 @@ class JobDirectory:
         return self.folder / "blocks" / str(sample) / f"s{stage}" / f"{block.name}.tif"
 
     def is_valid(self, plan: JobPlan, sample: int, stage: int, block: Block) -> bool:
-        """Whether a block is finished: there, of this plan, and what was written."""
-        return valid_block(self.block_path(sample, stage, block), {PLAN_TAG: plan.sha256})
+        """Whether a block is finished: there, of this plan and this place, and what was written."""
+        grid = plan.stages[stage - 1].grid.crop(block.region)
+        return valid_block(self.block_path(sample, stage, block), {PLAN_TAG: plan.sha256}, grid)
 
     def write(self, plan: JobPlan, sample: int, stage: int, block: Block, made: RenderedBlock, tags: dict) -> None:
         """Write a block, and first what it gives to its neighbours."""
@@ -269,7 +295,7 @@ class JobDirectory:
             (self.folder / self.plan_name).unlink(missing_ok=True)  # first: what is left is no job then
         for path in list(self.folder.iterdir()):
             if path.is_dir() and path.name in FOLDERS:
-                shutil.rmtree(path, ignore_errors=True)
+                _delete_folder(path)
             elif path.is_file() and path.name != LOCK and self._is_own(path):
                 with suppress(OSError):
                     path.unlink()
@@ -283,6 +309,15 @@ class JobDirectory:
         """Names in the folder that no job has made; a folder without a lock has seen none."""
         found, no_job = list(self.folder.iterdir()), not (self.folder / LOCK).is_file()
         return sorted(path.name for path in found if no_job or not self._is_own(path))
+
+
+def _delete_folder(path: Path) -> None:
+    """Delete a folder, as far as that is possible: a virus scanner or a viewer may hold a file for a moment."""
+    for wait in DELETION_WAITS:
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(wait)
 
 
 def note_of(folder: Path) -> Path:
@@ -299,9 +334,10 @@ def unfinished_jobs() -> list[UnfinishedJob]:
             if not directory.has_plan:
                 if directory.folder.parent.is_dir():  # else its disk may be away
                     directory.clear()
-                    note.unlink(missing_ok=True)
+                    if not (directory.folder / LOCK).is_file():  # else something of it could not be deleted
+                        note.unlink(missing_ok=True)
             elif not directory.is_held():
-                job = directory.plan().job
+                job = directory.begun()
                 found.append(UnfinishedJob(str(directory.folder), job.input, job.output, directory.owner()["since"]))
     return sorted(found, key=lambda job: job.since, reverse=True)
 

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -157,6 +157,11 @@ class JobPlan:
             return self
         precision = other.precision if self.job.precision == "auto" else self.precision
         return dataclasses.replace(self, batch=other.batch, precision=precision)
+
+    def moved_to(self, other: JobPlan) -> Self:
+        """The plan with source and model where an equal plan has them now."""
+        job = dataclasses.replace(self.job, input=other.job.input)
+        return dataclasses.replace(self, job=job, source=other.source, model_folder=other.model_folder)
 
     @property
     def windows(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from backend.devices import choose_device
-from backend.errors import InputError, ModelError, NetworkOutputError, PlanError
+from backend.errors import InputError, ModelError, NetworkOutputError, OutputError, PlanError
 from backend.jobs.directory import BATCH_TAG, EVALUATIONS_TAG, SECONDS_TAG, JobDirectory
 from backend.jobs.plan import JobPlan
 from backend.jobs.work import open_work
@@ -57,7 +58,8 @@ class Renderer:
     """Renders blocks of one plan in this process. Writing goes on behind the network.
 
     ``after_evaluation`` and ``after_window`` are called in the caller's thread and may raise. ``read_stage`` (sample,
-    stage) gives the reading of a stage that the next one is made from; without it, there is a mosaic of all of it.
+    stage) gives the reading of a stage that the next one is made from; without it, there is a mosaic of all of it, that
+    a disk of several machines may show here ``patience_s`` seconds later than where it was written.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Renderer:
         after_evaluation: Callable[[int], None] = lambda windows: None,
         after_window: Callable[[], None] = lambda: None,
         read_stage: Callable[[int, int], Read] | None = None,
+        patience_s: float = 0.0,
     ) -> None:
-        self.plan, self.directory, self.after_window = plan, directory, after_window
+        self.plan, self.directory, self.after_window, self.patience_s = plan, directory, after_window, patience_s
         self.read_stage = read_stage or self._mosaic
         self._stack = ExitStack()
         self.work = open_work(plan, fitting_bundle(plan, directory), after_evaluation, self._stack)
@@ -139,7 +142,19 @@ class Renderer:
 
     def _mosaic(self, sample: int, stage: int) -> Read:
         of_stage, path = self.plan.stages[stage - 1], self.directory.folder / halo_name(sample, stage)
+        blocks = [self.directory.block_path(sample, stage, block) for block in self.plan.blocks(stage)]
+        await_files([path, *blocks], self.patience_s, self.after_window)
         return self._stage_stack.enter_context(Mosaic(path, of_stage.grid, of_stage.region, self.plan.bands)).read
+
+
+def await_files(paths: list[Path], patience_s: float, check: Callable[[], None]) -> None:
+    """Wait until all files are there; `OutputError` names one that is not after ``patience_s`` seconds."""
+    end = time.monotonic() + patience_s
+    while paths := [path for path in paths if not path.is_file()]:
+        if time.monotonic() >= end:
+            raise OutputError(f"{paths[0]}, which the job has written, is not there. Resume the job.")
+        check()
+        time.sleep(0.2)
 
 
 def halo_name(sample: int, stage: int) -> str:

@@ -70,9 +70,11 @@ class JobRun:
         """All stages; the results appear together at the end.
 
         After an error or an interruption, finished blocks stay in the job's directory and the next run goes on with
-        them; after a cancel they stay if the cancel says so, or else if the user has named the directory.
+        them; after a cancel they stay if the cancel says so, or else if the user has named the directory, or an earlier
+        run has left them.
         """
         existed, job = self.directory.folder.exists(), self.plan.job
+        was_begun = self.directory.has_plan
         with self.directory.locked(self.plan.result_paths), in_use:
             use_threads()
             try:
@@ -85,7 +87,7 @@ class JobRun:
                 result = self._run()
             except BaseException as error:
                 unwanted = isinstance(error, Cancelled) and not (
-                    job.job_dir is not None if error.keep is None else error.keep
+                    job.job_dir is not None or was_begun if error.keep is None else error.keep
                 )
                 if unwanted or not (existed or self._any_block()):
                     self.directory.remove()
@@ -226,7 +228,7 @@ class JobRun:
             asked = plan.stages[-1].asked
             return None, asked.height * asked.width
         with RasterSource(job.input, job.bands, job.source_resolution, plan.resample_to_m) as raster:
-            return consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands)
+            return consistency_psnr(raster, plan.area, last, plan.stretch.range, plan.bands, self.check)
 
     def _source_is_as_planned(self) -> bool:
         try:
@@ -242,7 +244,7 @@ class JobRun:
             blocks, asked = plan.blocks(product.stage), plan.stages[product.stage - 1].asked
             name = f"finished{number}.vrt"
             mosaic = self.directory.write_mosaic(name, plan, 1, product.stage, blocks, asked, product=product)
-            write_cog(mosaic, part_of(path), np.dtype(plan.dtype))
+            write_cog(mosaic, part_of(path), np.dtype(plan.dtype), self.check)
             self.check()
         if plan.job.samples > 1:
             write_statistics(plan, self.directory, list(map(part_of, results[len(plan.products):])), self.check)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from backend.cascade.engine import Sampling
 from backend.errors import InputError, ModelError, PlanError
@@ -85,6 +85,11 @@ class ScenePlan(JobPlan):
             "modalities": [dataclasses.asdict(modality) for modality in self.modalities],
         }
         return {**super().facts, **own}
+
+    def moved_to(self, other: JobPlan) -> Self:
+        """See `JobPlan`."""
+        moved = super().moved_to(other)
+        return dataclasses.replace(moved, inputs=other.inputs) if isinstance(other, ScenePlan) else moved
 
     def modality(self, name: str) -> Modality:
         """A modality as the model knows it."""

@@ -132,8 +132,8 @@ def told(plan: ScenePlan, results: list[JobResult], wanted: SceneRequest) -> Val
     warnings = [*plan.warnings, *(warning for result in results for warning in result.warnings)]
     return {
         "output": wanted.output,
-        "results": "\n".join(paths),
-        "statistics": "\n".join(path for path in written if path not in paths),
+        "results": paths,
+        "statistics": [path for path in written if path not in paths],
         "layers": layers,
         "text": "\n".join(text),
         "evaluations": sum(result.evaluations for result in results),

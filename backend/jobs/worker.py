@@ -21,6 +21,8 @@ from backend.jobs.plan import JobPlan
 from backend.jobs.renderer import Renderer, fitting_bundle
 
 STOP_SECONDS = 0.5
+VISIBLE_SECONDS = 60
+"""How much later a disk of several machines may show a file on one than on another."""
 
 _one_at_a_time = threading.Lock()  # a worker may have several threads, but the device is one
 _renderers: dict[tuple[str, str], Renderer] = {}
@@ -87,11 +89,11 @@ def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
 def _renderer(directory: JobDirectory) -> Renderer:
     """The renderer of a job, kept with its network between blocks; that of an earlier job is closed."""
     plan = directory.plan()
-    key = (str(directory.folder), plan.sha256)
+    key = (str(directory.folder), f"{plan.sha256} {plan.block_windows}")
     if key not in _renderers:
         _close(None)
         check = stop_check(directory.folder)
-        _renderers[key] = Renderer(plan, directory, lambda windows: check(), check)
+        _renderers[key] = Renderer(plan, directory, lambda windows: check(), check, patience_s=VISIBLE_SECONDS)
     return _renderers[key]
 
 

@@ -65,7 +65,7 @@ class JobField:
 
     def _convert(self, value: Any) -> Any:
         if self.kind == "integer":
-            return self._in_range(int(str(value)))
+            return self._in_range(_whole(value))
         if self.kind == "number":
             return self._in_range(float(value))
         if self.kind == "flag":
@@ -127,6 +127,17 @@ class JobField:
 
 EMPTY_ENDS = ("None", "nan", "")
 """How QGIS writes the end of a range that is not given."""
+
+
+def _whole(value: Any) -> int:
+    """A whole number, be it told as one or as 1e6, as QGIS writes 1000000.0; `ValueError` if it is none."""
+    try:
+        return int(str(value))
+    except ValueError:
+        number = float(value)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def words_of(text: str) -> List[str]:

@@ -40,7 +40,7 @@ CAMERA_FIELDS: Tuple[JobField, ...] = (
 
 @dataclass(frozen=True)
 class Output:
-    """One value of a verb's answer; ``kind`` is raster, file, folder, number or text."""
+    """One value of a verb's answer; ``kind`` is raster, rasters (their paths), file, folder, number or text."""
 
     name: str
     kind: str
@@ -299,8 +299,8 @@ TRANSLATE = Verb(
                  " class) beside it. A mean is nearer to the truth than one sample, and smoother."),
         *SCENE_FIELDS,
     ),
-    (Output("results", "text", "Paths of the results"),
-     Output("statistics", "text", "Paths of mean and deviation of each"),
+    (Output("results", "rasters", "Results"),
+     Output("statistics", "rasters", "Mean and deviation of each"),
      Output("evaluations", "number", "Network evaluations")),
     planned=True,
 )
@@ -326,7 +326,7 @@ GENERATE_PAIR = Verb(
                             help="Used for scenes larger than one window: id or folder of a cascade's bundle."),
         *SCENE_FIELDS,
     ),
-    (Output("results", "text", "Paths of the results"), Output("evaluations", "number", "Network evaluations")),
+    (Output("results", "rasters", "Results"), Output("evaluations", "number", "Network evaluations")),
     planned=True,
 )
 

@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 
 from backend.files import complete_file, to_disk, writing
+from backend.progress import Check, go_on
 from backend.raster.grid import Grid, Region
 from backend.raster.pixels import Pixels
 from backend.raster.source import GDAL_OPTIONS
@@ -126,16 +127,22 @@ def checksum_of(path: Path) -> str | None:
         return None
 
 
-def valid_block(path: Path, tags: dict[str, str]) -> bool:
-    """Whether a block is there, carries ``tags``, and holds the pixels that were written."""
+def valid_block(path: Path, tags: dict[str, str], grid: Grid) -> bool:
+    """Whether a block is there, lies on ``grid``, carries ``tags``, and holds the pixels that were written."""
     try:
         with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
             found = dataset.tags()
-            if any(found.get(key) != value for key, value in tags.items()):
+            if any(found.get(key) != value for key, value in tags.items()) or not _lies_on(dataset, grid):
                 return False
             return found.get(CHECKSUM) == checksum(dataset.read())
     except (RasterioError, CPLE_BaseError):
         return False
+
+
+def _lies_on(dataset: rasterio.DatasetReader, grid: Grid) -> bool:
+    """Whether a raster has the pixels of a grid, by number and, to half a pixel, by place."""
+    row_col = ~grid.transform @ (dataset.transform.c, dataset.transform.f)
+    return dataset.shape == (grid.height, grid.width) and max(map(abs, row_col)) < 0.5
 
 
 MOST_EXACT = 2**53
@@ -252,9 +259,10 @@ def _add_source(
         )
 
 
-def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
+def write_cog(mosaic: Path, path: Path, dtype: np.dtype, check: Check = go_on) -> None:
     """The mosaic as a Cloud Optimized GeoTIFF at ``path``: tiled, compressed, with overviews, and verified.
 
+    ``check`` is asked before the verification, and may raise.
     Overviews are averages, of class numbers the most frequent; the blocks' own, which nobody checks, are left out.
     """
     predictor = "FLOATING_POINT" if np.issubdtype(dtype, np.floating) else "STANDARD"
@@ -276,6 +284,7 @@ def write_cog(mosaic: Path, path: Path, dtype: np.dtype) -> None:
                 overviews="IGNORE_EXISTING",
                 num_threads=2,
             )
+        check()
         _verify_copy(path, mosaic)
         to_disk(path)
 

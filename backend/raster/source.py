@@ -111,6 +111,11 @@ class RasterSource:
 
     def _native_grid(self, pixel_size_m: float | None) -> Grid:
         f = self._file
+        if f.crs is None and f.transform.is_identity and (f.gcps[0] or f.rpcs):
+            raise InputError(
+                f"{Path(self.path).name} is placed by control points or a sensor model alone, which is not read. Warp"
+                " it first, for instance: gdalwarp -tps in.tif out.tif (with a sensor model: gdalwarp -rpc)."
+            )
         if f.crs is None and pixel_size_m is None:
             raise MissingCrsError(
                 f"{Path(self.path).name} has no coordinate reference system, so its metres per pixel are "

@@ -18,7 +18,7 @@ from torch import Tensor
 from backend.cascade.engine import finite
 from backend.devices import fix_arithmetic
 from backend.diffusion.flow import adams_bashforth
-from backend.memory import TOO_SMALL, halved, moved, out_of_memory, telling
+from backend.memory import halved, moved, out_of_memory, telling
 from backend.models.bundle import Bundle, SceneModelConfig, find_scene_bundle
 from backend.models.scene_network import SceneNetwork, Streams
 from backend.tiling.noise import noise_field
@@ -135,7 +135,7 @@ class SceneEngine:
         Nothing is noisy: all streams are at time 1. ``blocks``: see `SceneNetwork.scene_tokens`.
         """
         began = time.perf_counter()
-        with telling(TOO_SMALL.format("one window")):
+        with telling("one window", self.device):
             mean = self._tokens(observed, ground_resolution_m, blocks)
         self.seconds_network += time.perf_counter() - began
         self.evaluations += 1
@@ -166,7 +166,7 @@ class SceneEngine:
                 raise
         finally:
             self.seconds_network += time.perf_counter() - began
-        self.batch = halved(self.batch)
+        self.batch = halved(self.batch, self.device)
         return None
 
     def _one_batch(self, windows: list[Window], targets: list[str], ground_resolution_m: float) -> Values:

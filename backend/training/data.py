@@ -77,9 +77,14 @@ def load_pictures(root: Path, split: str) -> list[Picture]:
         return [read_picture(entry) for entry in entries(root, split) if is_rgb(entry.path)]
     chips = ChipSet(root, split)
     facts = chips.all_facts()
-    shown = [number for number, record in enumerate(chips.records) if record.modality in ("", "rgb")]
+    shown = in_rgb(chips)
     step = -(-len(shown) * chips.read(shown[0]).nbytes // MOST_BYTES) if shown else 1
     return [_chip_picture(chips, number, Path(facts[number]["file"])) for number in shown[::step]]
+
+
+def in_rgb(chips: ChipSet) -> list[int]:
+    """The numbers of the chips that are pictures in red, green and blue, as far as is known."""
+    return [number for number, record in enumerate(chips.records) if record.modality in ("", "rgb")]
 
 
 def _chip_picture(chips: ChipSet, number: int, file: Path) -> Picture:
@@ -91,7 +96,9 @@ def _chip_picture(chips: ChipSet, number: int, file: Path) -> Picture:
 
 
 class Pool(Protocol):
-    """Pictures to draw crops from."""
+    """Pictures to draw crops from; ``resolutions``: the finest and the coarsest metres per pixel of the crops."""
+
+    resolutions: tuple[float, float]
 
     def __len__(self) -> int:
         """Crops in an epoch."""
@@ -123,7 +130,11 @@ class PictureFolder:
                 if min(p.pixels.shape[:2]) // reduction >= crop:
                     self.choices.append((p, reduction))
                     weights.append(p.pixels.size / math.sqrt(area[p.source]) / reduction**0.5)
+        if not self.choices:
+            raise InputError(f"No training picture has {crop} pixels a side: choose a smaller crop.")
         self.weights = np.cumsum(weights) / np.sum(weights)
+        sizes = [p.gsd_m * reduction for p, reduction in self.choices]
+        self.resolutions = min(sizes), max(sizes)
 
     def __len__(self) -> int:
         return len(self.choices)
@@ -134,34 +145,42 @@ class PictureFolder:
 
 
 class ChipPool:
-    """The chips of a split of a prepared set; in every epoch each of them once, in another order."""
+    """The chips in RGB of a split of a prepared set; in every epoch each of them once, in another order."""
 
-    def __init__(self, chips: ChipSet, seed: int) -> None:
-        if not len(chips):
-            raise InputError(f"The prepared set in {chips.folder} has no chips in its {chips.split} split.")
+    def __init__(self, chips: ChipSet, crop: int, seed: int) -> None:
+        self.numbers = in_rgb(chips)
+        if not self.numbers:
+            raise InputError(f"The prepared set in {chips.folder} has no chips in RGB in its {chips.split} split.")
+        if (side := min(chips.read(self.numbers[0]).shape[:2])) < crop:
+            raise InputError(
+                f"The chips in {chips.folder} have {side} pixels a side, and crops of {crop} are asked for: choose a"
+                " smaller crop, or prepare larger chips."
+            )
         self.chips, self.seed = chips, seed
+        sizes = [chips.records[number].gsd_m for number in self.numbers]
+        self.resolutions = min(sizes), max(sizes)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
-        return len(self.chips)
+        return len(self.numbers)
 
     def draw(self, index: int, rng: np.random.Generator) -> tuple[Picture, int]:
         """The chip that is due."""
-        epoch, place = divmod(index, len(self.chips))
+        epoch, place = divmod(index, len(self))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.chips))
-        number = int(self._order[place])
+            self._epoch, self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        number = self.numbers[self._order[place]]
         record = self.chips.records[number]
         return Picture(self.chips.read(number), record.gsd_m, record.source, self.chips.folder), 1
 
 
 def training_pool(data: Path, crop: int, seed: int) -> Pool:
     """What a model is trained on: a prepared set, or a folder of imagery laid out as ``split.toml`` says."""
-    return ChipPool(ChipSet(data, "train"), seed) if is_chip_set(data) else PictureFolder(
+    return ChipPool(ChipSet(data, "train"), crop, seed) if is_chip_set(data) else PictureFolder(
         list(entries(data, "train")), crop)
 
 
-def validation_pool(data: Path) -> Pool | None:
+def validation_pool(data: Path, crop: int) -> Pool | None:
     """What it is looked at with meanwhile, if the data are prepared and have any."""
     chips = ChipSet(data, "validation") if is_chip_set(data) else None
-    return ChipPool(chips, 0) if chips is not None and len(chips) else None
+    return ChipPool(chips, crop, 0) if chips is not None and in_rgb(chips) else None

@@ -16,6 +16,7 @@ from backend.raster.grid import Grid, Region
 from backend.raster.source import RasterSource, resolution_without_crs
 from backend.raster.stretch import Stretch
 from backend.scene.modality import find_modality
+from backend.training.places import place_of
 from backend.training.split import Companion, ImageEntry
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".jpg", ".jpeg", ".png", ".img", ".bmp")
@@ -148,7 +149,7 @@ def _imagery_of(entry: ImageEntry, wanted: list[float], halvings: int, chip: int
             coarse,
             stretch,
             entry.split,
-            entry.place or entry.path.stem,
+            entry.place or place_of(entry.path),
             _columns_on_chips(entry.columns, size / grid.pixel_size_m),
             entry.modality,
             entry.bands,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
@@ -21,6 +23,11 @@ DEGREE_M = 111_320.0
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; a box over the antimeridian has its east beyond 180."""
 OFF_THE_EARTH = (math.inf, math.inf, -math.inf, -math.inf)
+
+
+def place_of(path: Path) -> str:
+    """A picture's name without dates, so that one place at two dates is one place."""
+    return re.sub(r"_(19|20)\d{2}(\d{4})?(?=_|$)|_(pre|post)(?=_|$)", "", path.stem)
 
 
 def split_of(place: str) -> str:

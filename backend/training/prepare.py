@@ -85,11 +85,16 @@ class Census:
     def digest(self) -> str:
         """Hash of all chips that would be cut, and from what."""
         parts: list[tuple] = [
-            (i.path, i.gsd_m, i.stretch.low, i.stretch.high, *Path(i.path).stat()[6:9:2]) for i in self.imagery
+            (repr(i), *_state(Path(i.path)), *(_state(c.path) for c in i.companions)) for i in self.imagery
         ]
-        parts += [(c.modality, str(c.path), c.path.stat().st_size) for i in self.imagery for c in i.companions]
         plan = [[c.imagery, c.region.top, c.region.left] for s in SPLITS for shard in self.shards[s] for c in shard]
         return hashlib.sha256(json.dumps([parts, plan], sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, float]:
+    """Size and time of change of a file."""
+    found = path.stat()
+    return found.st_size, found.st_mtime
 
 
 def census(wanted: Preparation, check: Check) -> Census:

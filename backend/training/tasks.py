@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 from backend.errors import PlanError
 from backend.models.bundle import AnyConfig, ModelConfig, SceneModelConfig
 from backend.models.cascade_network import CascadeNetwork
+from backend.models.scene_config import SceneNetworkConfig
 from backend.models.scene_network import SceneNetwork
 from backend.models.scene_regression import SceneRegression
 from backend.models.unet import Step
@@ -91,6 +93,7 @@ class CascadeTask:
 
     def __init__(self, config: ModelConfig, settings: TrainingSettings) -> None:
         self.config, self.settings = config, settings
+        require_crop(settings.crop, math.lcm(config.network.scale, config.network.total_downsampling))
 
     def network(self) -> CascadeNetwork:
         """See `Task`."""
@@ -114,12 +117,13 @@ class CascadeTask:
         return training_pool(data, self.settings.crop, self.settings.seed)
 
     def described(self, pool: Pool, start: ModelConfig | None) -> ModelConfig:
-        """See `Task`."""
-        return self.config
+        """With the ground resolutions that it has seen then."""
+        return dataclasses.replace(
+            self.config, ground_resolution_m=reach(pool.resolutions, *([start.ground_resolution_m] if start else ())))
 
     def validation_pool(self, data: Path) -> Pool | None:
         """See `Task`."""
-        return validation_pool(data)
+        return validation_pool(data, self.settings.crop)
 
     def random_pool(self) -> Pool:
         """See `Task`."""
@@ -152,6 +156,7 @@ class SceneTask:
             raise PlanError(f"{config.id} has no autoencoder to train: principal components are fitted in its place.")
         if settings.objective == "expectation" and config.network.expectation is None:
             raise PlanError(f"{config.id} has no regression to train.")
+        require_crop(settings.crop, _fitting(config.network))
 
     def network(self) -> SceneNetwork | SceneRegression:
         """See `Task`."""
@@ -199,8 +204,7 @@ class SceneTask:
         untrained = tuple(m for m in self.config.network.modalities if not any(m in pair for pair in pairs))
         resolutions = dict(knew.resolutions) if knew else {}
         for name, (finest, coarsest) in pool.resolutions(self.settings.crop).items():
-            before = resolutions.get(name, (finest, coarsest))
-            resolutions[name] = min(finest, before[0]), max(coarsest, before[1])
+            resolutions[name] = reach((finest, coarsest), resolutions.get(name, (finest, coarsest)))
         classes = dict(knew.classes) if knew else {}
         for name in self.config.network.modalities:
             modality = find_modality(name)
@@ -208,8 +212,9 @@ class SceneTask:
                 classes[name] = seen_classes(modality, classes.get(name, ()), pool.classes(name))
         relative = tuple(sorted(set(knew.relative if knew else ()) | pool.relative()))
         return dataclasses.replace(
-            self.config, pairs=pairs, untrained=untrained, classes=classes, resolutions=resolutions, relative=relative
-        )
+            self.config, pairs=pairs, untrained=untrained, classes=classes, resolutions=resolutions, relative=relative,
+            ground_resolution_m=reach(*resolutions.values()),
+        )  # fmt: skip
 
     def validation_pool(self, data: Path) -> TuplePool | None:
         """See `Task`."""
@@ -232,6 +237,23 @@ class SceneTask:
         return scene_picture(objective, examples, device)
 
 
+def reach(*ranges: tuple[float, float]) -> tuple[float, float]:
+    """From the least to the largest of some ranges."""
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def require_crop(crop: int, unit: int) -> None:
+    """`PlanError` unless a crop of so many pixels fits the network."""
+    if crop < unit or crop % unit:
+        raise PlanError(f"A crop of {crop} pixels does not fit the network: it must be a multiple of {unit}.")
+
+
+def _fitting(network: SceneNetworkConfig) -> int:
+    """What a crop is a multiple of, of MetaEarth-MM: a token's pixels, and those of its U-Nets' coarsest level."""
+    sizes = [network.regression, *([network.expectation] if network.expectation else [])]
+    return math.lcm(network.pixels_a_token, *(s.unet(network.tile).total_downsampling for s in sizes))
+
+
 def seen_classes(modality: Modality, *some: tuple[int, ...]) -> tuple[int, ...]:
     """The classes of a map that are in any of ``some``, in the modality's order; unknown numbers count as the first."""
     known = [c.value for c in modality.classes]
@@ -244,6 +266,7 @@ class RandomPictures:
 
     def __init__(self, side: int) -> None:
         self.pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        self.resolutions = 1.0, 1.0
 
     def __len__(self) -> int:
         return 1

@@ -35,12 +35,13 @@ JUDGED_SEED = 0
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Linear warm-up, then cosine decay to the final rate."""
+    """Linear warm-up, then cosine decay to the final rate; a rate below that stays as it is."""
+    final = min(settings.final_learning_rate, settings.learning_rate)
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
     progress = (step - settings.warmup) / max(1, steps - settings.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return settings.final_learning_rate + (settings.learning_rate - settings.final_learning_rate) * cosine
+    return final + (settings.learning_rate - final) * cosine
 
 
 def begin_with(network: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -124,9 +125,9 @@ class Trainer:
     def train_step(self) -> float:
         """One optimiser step over the accumulated batches of all processes; its loss."""
         with telling(
-            f"The GPU's memory is too small for a batch of {self.settings.batch} examples of {self.settings.crop}"
-            " pixels: choose a smaller batch and more accumulation, or gradient_checkpointing=true."
-        ):
+            f"a batch of {self.settings.batch} examples of {self.settings.crop} pixels", self.processes.device.type,
+            "Choose a smaller batch and more accumulation, or gradient_checkpointing=true.",
+        ):  # fmt: skip
             return self._train_step()
 
     def _train_step(self) -> float:
@@ -180,11 +181,13 @@ class Trainer:
     def run(self, report: Report, check: Check, report_every: int = 50) -> None:
         """Train up to the last step; what is done is saved now and then, at the end, and when ``check`` raises.
 
-        Not when the training diverged: the weights may be what is bad.
+        Not when the training diverged: the weights may be what is bad; nor before the first step.
         """
         journal = Journal(self.folder, self.processes.is_first)
         clock = Clock(self.state.seconds, self.state.step)
         losses: list[float] = []
+        if self.state.step:
+            journal.tell(f"goes on from step {self.state.step} of the run in {self.folder}, and from its weights")
         try:
             while self.state.step < self.steps:
                 check()
@@ -201,7 +204,7 @@ class Trainer:
                     clock.saved()
         finally:
             journal.close()
-            if not isinstance(sys.exc_info()[1], Diverged):
+            if self.state.step and not isinstance(sys.exc_info()[1], Diverged):
                 self.save()
 
     def _report(self, journal: Journal, losses: list[float], clock: Clock) -> None:

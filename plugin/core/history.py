@@ -69,6 +69,6 @@ def add_to_history(algorithm: QgsProcessingAlgorithm, parameters: Parameters) ->
         ProcessingLog.addToLog(command)
         return
     entry = {"python_command": command, "process_command": terminal_command(algorithm, parameters),
-             "algorithm_id": algorithm.id(), "parameters": _texts(algorithm, parameters),
+             "algorithm_id": algorithm.id(), "parameters": {"inputs": _texts(algorithm, parameters)},
              "log": tr("Started from the MetaEarth panel.")}
     registry.addEntry("processing", entry)

@@ -88,7 +88,8 @@ def layer_source(layer: QgsRasterLayer) -> LayerSource:
 
 def own_pixel_size(layer: QgsRasterLayer) -> Optional[Tuple[float, float]]:
     """The layer's pixel size (x, y) in map units; None if it is rendered at any scale (XYZ, WMS)."""
-    if not layer.dataProvider().capabilities() & QgsRasterInterface.Capability.Size or not layer.width():
+    provider = layer.dataProvider()  # None where this QGIS does not know the layer's kind
+    if provider is None or not provider.capabilities() & QgsRasterInterface.Capability.Size or not layer.width():
         return None
     return layer.rasterUnitsPerPixelX(), layer.rasterUnitsPerPixelY()
 
@@ -145,8 +146,9 @@ def shown_bands(layer: QgsRasterLayer) -> Optional[List[int]]:
 
 def has_colours(layer: QgsRasterLayer) -> bool:
     """Whether the file says which of its bands are red, green and blue."""
-    provider = layer.dataProvider()
-    return {"Red", "Green", "Blue"} <= {provider.colorInterpretationName(n + 1) for n in range(layer.bandCount())}
+    provider, meant = layer.dataProvider(), QgsRaster.ColorInterpretation
+    found = {provider.colorInterpretation(n + 1) for n in range(layer.bandCount())}
+    return {meant.RedBand, meant.GreenBand, meant.BlueBand} <= found
 
 
 def snapshot_grid(source: LayerSource, extent: QgsRectangle, resolution_m: Optional[float]) -> SnapshotGrid:

@@ -25,6 +25,8 @@ class LiveLayer:
             return
         self._path = path
         layer = QgsProject.instance().mapLayer(self._id)
+        if layer is None and self._id:  # somebody took it away, or opened another project
+            return
         if layer is None:
             layer = QgsRasterLayer(path, self._name)
             if not layer.isValid():  # the next mosaic is there already

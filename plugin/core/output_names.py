@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Collection, List, Optional
 
-from qgis.core import QgsProcessing
+from qgis.core import QgsMapLayer, QgsProcessing, QgsProject
 
 from ...backend.protocol import default_job_folder, stage_paths, statistics_paths
 from .backend_client import PLUGIN_ROOT
@@ -29,6 +29,17 @@ def suggested_output(folder: Path, source: str, resolution_m: float, seed: int, 
         number += 1
         found = str(wanted.with_name(f"{wanted.stem}_{number}.tif"))
     return found
+
+
+def usual_folder(layer: Optional[QgsMapLayer]) -> Optional[Path]:
+    """Where results go whose place nobody names: beside the project or the source; None if neither can be."""
+    beside_source = [os.path.dirname(layer.source())] if layer and layer.providerType() == "gdal" else []
+    return first_writable([QgsProject.instance().homePath(), *beside_source])
+
+
+def whole_path(typed: str, layer: Optional[QgsMapLayer]) -> str:
+    """A path from the root: what is typed without a folder lies in the usual one, wherever QGIS itself runs."""
+    return os.path.join(usual_folder(layer) or Path.home(), typed)
 
 
 def first_writable(folders: List[str]) -> Optional[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Collection, Dict, List, Optional
 
 from qgis.core import (
@@ -11,7 +9,6 @@ from qgis.core import (
     QgsMapLayerProxyModel,
     QgsProcessing,
     QgsProcessingAlgorithm,
-    QgsProject,
     QgsRasterLayer,
     QgsRectangle,
 )
@@ -39,7 +36,7 @@ from qgis.PyQt.QtWidgets import (
 from ...backend.protocol import CASCADE, DEFAULT_MODEL, JOB_FIELDS, ModelInfo
 from ..core.extents import extent_text, size_text_km
 from ..core.layers import ground_pixel_size_m, own_pixel_size, shown_bands
-from ..core.output_names import first_writable, suggested_output
+from ..core.output_names import suggested_output, usual_folder, whole_path
 from ..core.settings import from_options
 from ..core.target import MAX_STAGES, as_chain, sizes_to, stage_sizes, stages_to
 from ..core.translate import tr
@@ -203,18 +200,12 @@ class JobForm(QWidget):
         """The result's file: as typed, or a name that is free and not ``taken``."""
         typed, layer = self.output_box.filePath().strip(), self.layer()
         if typed and not self.temporary_box.isChecked():
-            return typed if typed.lower().endswith((".tif", ".tiff")) else typed + ".tif"
-        folder = self._usual_folder()
+            return whole_path(typed if typed.lower().endswith((".tif", ".tiff")) else typed + ".tif", layer)
+        folder = usual_folder(layer)
         if folder is None or self.temporary_box.isChecked():
             return QgsProcessing.TEMPORARY_OUTPUT
         return suggested_output(folder, layer.name(), self.resolution_box.value(), self.seed_box.value(), self.stages(),
                                 taken)
-
-    def _usual_folder(self) -> Optional[Path]:
-        """Where results go whose place nobody names: beside the project or the source; None if neither can be."""
-        layer = self.layer()
-        beside_source = [os.path.dirname(layer.source())] if layer and layer.providerType() == "gdal" else []
-        return first_writable([QgsProject.instance().homePath(), *beside_source])
 
     def stages(self) -> int:
         """Stages that reach the target."""
@@ -311,7 +302,7 @@ class JobForm(QWidget):
 
     def _show_place(self) -> None:
         self.output_box.lineEdit().setPlaceholderText(
-            tr("beside the project or the source") if self._usual_folder() or not self.layer()
+            tr("beside the project or the source") if usual_folder(self.layer()) or not self.layer()
             else tr("temporary: name a file, or save the project"))
 
     def _emit(self) -> None:

@@ -216,7 +216,7 @@ class ModalitiesTab(QWidget):
         self.refresh()
 
     def _finished(self, run: Run, name: str, lead: Optional[QgsRasterLayer], results: Dict[str, Any]) -> None:
-        made = [*results["RESULTS"].splitlines(), *results.get("STATISTICS", "").splitlines()]
+        made = [*results["RESULTS"], *results.get("STATISTICS", [])]
         layers = add_results(run.context, name, order=made)
         text = tr("Done: {} layers in the group {}.").format(len(layers), name)
         self.run_box.show_idle("\n".join([text, *run.feedback.warnings]))

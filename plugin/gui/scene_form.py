@@ -36,6 +36,7 @@ from qgis.PyQt.QtWidgets import (
 
 from ...backend.protocol import DEFAULT_SCENE_MODEL, GENERATE_PAIR, MODALITY_TITLES, SCENE, TRANSLATE, ModelInfo
 from ..core.extents import extent_text, size_text_km
+from ..core.output_names import whole_path
 from ..core.scenes import fitting_modality
 from ..core.settings import from_options
 from ..core.translate import tr
@@ -189,7 +190,8 @@ class SceneForm(QWidget):
 
     def output_folder(self) -> str:
         """Where the results go."""
-        return self.output_box.filePath().strip() or QgsProcessing.TEMPORARY_OUTPUT
+        typed = self.output_box.filePath().strip()
+        return whole_path(typed, self.lead()) if typed else QgsProcessing.TEMPORARY_OUTPUT
 
     def seed(self) -> int:
         """The seed."""

@@ -6,6 +6,7 @@ from typing import Optional
 
 from qgis.core import QgsMapRendererParallelJob, QgsMapSettings, QgsRasterLayer
 from qgis.gui import QgsMapCanvas, QgsMapCanvasItem, QgsMapMouseEvent, QgsMapTool
+from qgis.PyQt import sip
 from qgis.PyQt.QtCore import QPointF, QRectF, Qt
 from qgis.PyQt.QtGui import QColor, QImage, QPainter, QPen
 from qgis.PyQt.QtWidgets import QStyleOptionGraphicsItem, QWidget
@@ -45,6 +46,7 @@ class SwipeTool(QgsMapTool):
         self._layer: Optional[QgsRasterLayer] = None
         self._curtain: Optional[_Curtain] = None
         self._job: Optional[QgsMapRendererParallelJob] = None
+        self._before: Optional[QgsMapTool] = None
         self.setCursor(Qt.CursorShape.SplitHCursor)
 
     def set_layer(self, layer: QgsRasterLayer) -> None:
@@ -55,6 +57,21 @@ class SwipeTool(QgsMapTool):
         layer.willBeDeleted.connect(self._layer_gone)
         if self._curtain:
             self._render()
+
+    def begin(self) -> None:
+        """Take the map."""
+        if self._canvas.mapTool() is not self:
+            self._before = self._canvas.mapTool()
+        self._canvas.setMapTool(self)
+
+    def end(self) -> None:
+        """Give the map back to the tool that had it."""
+        if self._canvas.mapTool() is not self:
+            return
+        if self._before is None or sip.isdeleted(self._before):
+            self._canvas.unsetMapTool(self)
+        else:
+            self._canvas.setMapTool(self._before)
 
     def activate(self) -> None:
         """Called by the map when the tool is chosen."""
@@ -107,5 +124,4 @@ class SwipeTool(QgsMapTool):
 
     def _layer_gone(self) -> None:
         self._layer = None
-        if self._canvas.mapTool() is self:
-            self._canvas.unsetMapTool(self)
+        self.end()

@@ -184,6 +184,8 @@ def names_a_file(text: str) -> bool:
 def band_values(algorithm: QgsProcessingAlgorithm, field: JobField, parameters: Values, context: QgsProcessingContext,
                 available: int) -> Optional[List[int]]:
     """The chosen bands, None if none are; `FieldError` unless they are one or three bands of the layer."""
+    if parameters.get(field.parameter) in (None, ""):
+        return None
     bands = field.check(algorithm.parameterAsInts(parameters, field.parameter, context))
     if bands and max(bands) > available:
         raise FieldError(tr("{}: the layer has {} bands, and band {} is chosen.").format(

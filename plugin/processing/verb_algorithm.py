@@ -13,6 +13,7 @@ from qgis.core import (
     QgsProcessingFeedback,
     QgsProcessingOutputFile,
     QgsProcessingOutputFolder,
+    QgsProcessingOutputMultipleLayers,
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
     QgsRasterLayer,
@@ -30,7 +31,7 @@ from .algorithm import LOAD, MetaEarthAlgorithm, load_parameter
 from .parameters import Values, band_values, extent_value, help_of, parameter_of, scalar_values
 
 OUTPUTS = {"file": QgsProcessingOutputFile, "folder": QgsProcessingOutputFolder, "number": QgsProcessingOutputNumber,
-           "text": QgsProcessingOutputString}
+           "text": QgsProcessingOutputString, "rasters": QgsProcessingOutputMultipleLayers}
 WRITTEN = ("destination", "file", "new_folder")
 """Kinds of fields that say where a result goes."""
 
@@ -113,7 +114,10 @@ class VerbAlgorithm(MetaEarthAlgorithm):
     def prepareAlgorithm(self, parameters: Values, context: QgsProcessingContext,
                          feedback: QgsProcessingFeedback) -> bool:
         """Reads everything that belongs to the main thread."""
-        self._values = self.values(parameters, context)
+        try:
+            self._values = self.values(parameters, context)
+        except FieldError as error:  # a model does not ask its steps whether their values are sound
+            raise QgsProcessingException(str(error)) from error
         return True
 
     def values(self, parameters: Values, context: QgsProcessingContext) -> Values:
@@ -152,7 +156,8 @@ class VerbAlgorithm(MetaEarthAlgorithm):
             picture = own_file(layer) if layer and self._places else None  # where it lies does not matter
             return picture or sound_file(layer, field)
         if field.kind == "choices":
-            return field.check(self.parameterAsEnumStrings(parameters, name, context))
+            # of none, QGIS 3.22 makes one empty text
+            return field.check([text for text in self.parameterAsEnumStrings(parameters, name, context) if text])
         if field.kind == "extent":
             extent = extent_value(self, field, parameters, context, self.place_crs(parameters, context))
             corners = extent and [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()]

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from rasterio.errors import RasterioError
 
-from backend.errors import Cancelled, ExecutorError, NetworkOutputError, PlanError
+from backend.errors import Cancelled, ExecutorError, NetworkOutputError, OutputError, PlanError
 from backend.jobs import cluster as cluster_module
 from backend.jobs import portions
 from backend.jobs.directory import JobDirectory
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of
+from backend.jobs.renderer import await_files
 from backend.jobs.runner import JobRun, resume
 from backend.jobs.scene_plan import SceneInput, SceneRequest, make_scene_plan
 from backend.jobs.worker import Probe, forget
@@ -345,6 +346,31 @@ def test_a_block_that_the_disk_shows_late_is_waited_for(executor, monkeypatch):
     monkeypatch.setattr(cluster_module, "VISIBLE_SECONDS", 0)
     with pytest.raises(ExecutorError, match="cannot be read here"):
         executor._report(1, 1, block)
+
+
+def test_a_stage_that_the_disk_shows_late_is_waited_for(tmp_path):
+    late, looks = tmp_path / "late.tif", []
+
+    def check():
+        looks.append(None)
+        if len(looks) == 2:
+            late.touch()
+
+    await_files([late], 60, check)
+    assert len(looks) == 2
+    with pytest.raises(OutputError, match=r"never\.tif, which the job has written, is not there"):
+        await_files([late, tmp_path / "never.tif"], 0, check)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [(r"C:\dask\scheduler.json", False), ("/shared/scheduler.json", False), ("tls://10.0.0.1:8786", False),
+     ("tcp://127.0.0.1:8786", False), ("tcp://10.0.0.1:8786", True)],
+)
+def test_an_open_door_is_told(executor, address, told):
+    executor.address = address
+    executor._warn_of_open_door()
+    assert bool(executor.warnings) == told
 
 
 def test_a_gpu_that_the_plan_does_not_use_is_told(executor):

@@ -189,6 +189,19 @@ def test_a_changed_companion_makes_another_set(make_raster, folder, tmp_path):
         prepared(folder, tmp_path, rule)
 
 
+@pytest.mark.parametrize("change", ["bands", "values", "time"])
+def test_another_rule_for_the_same_files_makes_another_set(make_raster, folder, tmp_path, change):
+    make_raster("imagery/a.tif", height=32, width=32)
+    companion = make_raster("classes.tif", bands=2, height=32, width=32)
+    rule = 'files = ["a.tif"]\nwith.osm = { file = "../classes.tif", bands = [1], values = { 1 = 1 } }\n'
+    prepared(folder, tmp_path, rule)
+    if change == "time":
+        os.utime(companion, (1, 1))
+    others = {"bands": rule.replace("bands = [1]", "bands = [2]"), "values": rule.replace("1 = 1", "1 = 2")}
+    with pytest.raises(PlanError, match="differing: chips"):
+        prepared(folder, tmp_path, others.get(change, rule))
+
+
 def test_what_is_derived_needs_all_of_its_parts():
     pan = find_modality("pan")
     assert derived(pan, {"nir": np.zeros((4, 4, 1), np.uint8)}) is None

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 
 from backend.errors import (
     Cancelled,
@@ -192,6 +194,16 @@ def test_a_raster_without_crs_is_refused_and_accepted_with_a_resolution(small_mo
     with pytest.raises(MissingCrsError):
         run(small_model, source, tmp_path / "out.tif")
     assert run(small_model, source, tmp_path / "out.tif", source_resolution=10.0).grid.pixel_size_m == 2.5
+
+
+@pytest.mark.parametrize("size", [None, 10.0])
+def test_a_raster_that_control_points_place_is_refused_with_what_helps(small_model, make_raster, tmp_path, size):
+    source = make_raster(crs=None, transform=Affine.identity())
+    points = [GroundControlPoint(row, col, 25 + col / 100, 58 - row / 100) for row in (0, 9) for col in (0, 9)]
+    with rasterio.open(source, "r+") as dataset:
+        dataset.gcps = points, CRS.from_epsg(4326)
+    with pytest.raises(InputError, match="control points .* gdalwarp"):
+        run(small_model, source, tmp_path / "out.tif", source_resolution=size)
 
 
 def scaled(path, scale, offset):

@@ -202,6 +202,19 @@ def test_pictures_without_place_are_split_by_name(tmp_path):
         assert all(split_of(Path(chips.facts(i)["file"]).stem) == split for i in range(len(chips)))
         assert all(r.gsd_m == 0.3 and r.longitude is None for r in chips.records)
     assert sum(map(len, chips_of(tmp_path / "set").values())) == 40
+    assert "split by their names" in (tmp_path / "set" / "README.md").read_text()
+
+
+def test_pictures_without_place_of_two_dates_are_in_one_split(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(12):
+        for year in (2019, 2021):
+            picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+            picture.save(tmp_path / "in" / f"farm{number}_{year}.png")
+    prepare(wanted(tmp_path / "in", tmp_path, source_resolution=0.3), 1, silent, keep_on)
+    names = [{c.facts(i)["file"][:-9] for i in range(len(c))} for c in chips_of(tmp_path / "set").values()]
+    assert sum(map(len, names)) == 12 and len(set.union(*names)) == 12
 
 
 def test_pictures_without_any_resolution_are_skipped_with_a_reason(scene, tmp_path):

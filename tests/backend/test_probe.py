@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from backend.evaluation.protocols.probe import ProbeSettings, probe, with_random
 from backend.evaluation.verbs import arguments_of
 from backend.jobs.engines import open_scene_engine
 from backend.models.feature_network import FeatureConfig, FeatureNetwork, save_features
+from backend.models.scene_config import VaeConfig
+from backend.models.scene_network import SceneNetwork
 from backend.progress import go_on, silent
 from backend.protocol import DEFAULT_MODEL
 from backend.scene.engine import Observed
+
+from .conftest import SMALL_SCENE
 
 
 def clouds(n, gap, seed):
@@ -121,6 +126,17 @@ def test_random_weights_are_none_of_the_models_and_repeat(scene_model):
     np.testing.assert_array_equal(engine.tokens(picture, 10.0), own)
     one_block = with_random_weights(engine, 1).tokens(picture, 10.0, 1)
     assert np.abs(one - one_block).mean() > 1e-3
+
+
+def test_a_network_before_training_has_what_is_fitted_beforehand():
+    config = dataclasses.replace(SMALL_SCENE, vae=VaeConfig(4, 6, (), 1))
+    own = SceneNetwork(config)
+    own.vae.fit([torch.rand(1, 3, 64, 64) * 2 - 1])
+    engine = SimpleNamespace(config=SimpleNamespace(network=config), network=own, device="cpu")
+    before = with_random_weights(engine, 1).network
+    state = before.state_dict()
+    assert all(torch.equal(v, state[n]) for n, v in own.state_dict().items() if n.startswith(("vae.", "prior.")))
+    assert not torch.equal(own.modality.weight, before.modality.weight)
 
 
 def test_what_cannot_be_probed_gets_a_sentence(classes, scene_model, tmp_path):

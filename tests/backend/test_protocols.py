@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from PIL import Image
 from backend.cascade.engine import Engine, Sampling
 from backend.cascade.picture import Manner, picture_lattice, render_picture, render_stages
 from backend.errors import InputError, ModelError, PlanError
-from backend.evaluation.chips import chips_of, coarse_crops, held_out_chips, lon_lat_of, low_resolution, place_of
+from backend.evaluation.chips import chips_of, coarse_crops, held_out_chips, lon_lat_of, low_resolution
 from backend.evaluation.feature_training import FeatureSettings, train_features
 from backend.evaluation.features import load_extractor
 from backend.evaluation.makers import whole
 from backend.evaluation.protocols.ablations import AblationSettings, ablations
 from backend.evaluation.protocols.diversity import DiversitySettings, diversity
-from backend.evaluation.protocols.fid import FidSettings, fid, longitude_band
+from backend.evaluation.protocols.fid import FidSettings, distance_columns, fid, longitude_band
 from backend.evaluation.protocols.seams import SeamSettings, seams
 from backend.evaluation.protocols.spectrum import SpectrumSettings, spectrum
 from backend.models.bundle import open_bundle, save_bundle
@@ -29,6 +30,7 @@ from backend.progress import go_on, silent
 from backend.tiling.lattice import Lattice
 from backend.training.chips import DATASET_FILE, ChipFacts, CutChip, write_shard
 from backend.training.data import Picture, load_pictures
+from backend.training.places import place_of
 
 
 def texture(side, grain, seed):
@@ -256,10 +258,39 @@ def test_real_pictures_of_a_coarser_sensor_are_inputs_as_they_are(tmp_path):
     coarse = Picture(texture(80, 4, 0), 10.0, "a", tmp_path)
     fine = Picture(texture(256, 4, 1), 2.5, "b", tmp_path)
     crops = coarse_crops([coarse, fine], 2.5, 4, 256, 3)
-    assert [c.shape for c in crops] == [(3, 64, 64)] * 3
-    assert not np.array_equal(crops[0], crops[1])
+    assert [c.pixels.shape for c in crops] == [(3, 64, 64)] * 3
+    assert not np.array_equal(crops[0].pixels, crops[1].pixels)
     windows = np.lib.stride_tricks.sliding_window_view(coarse.pixels.transpose(2, 0, 1), (64, 64), (1, 2))
-    assert any(np.array_equal(crops[0], w) for row in windows.transpose(1, 2, 0, 3, 4) for w in row)
+    assert any(np.array_equal(crops[0].pixels, w) for row in windows.transpose(1, 2, 0, 3, 4) for w in row)
+
+
+def test_where_more_pictures_fit_than_are_wanted_they_are_of_all_sources(tmp_path):
+    pictures = [Picture(texture(64, 4, n), 10.0, "abc"[n // 4], tmp_path / f"{n}.png") for n in range(12)]
+    assert [c.place for c in coarse_crops(pictures, 2.5, 4, 256, 3)] == ["a/0", "b/6", "c/11"]
+
+
+def test_pictures_of_one_name_and_two_sources_are_two_places(tmp_path):
+    pictures = [Picture(texture(64, 4, n), 0.2, name, tmp_path / name / "ortho.tif") for n, name in enumerate("ab")]
+    assert {c.place for c in chips_of(pictures, 64, 9)[0.2]} == {"a/ortho", "b/ortho"}
+
+
+def test_a_chip_of_one_colour_shows_nothing(tmp_path):
+    plain = np.full((64, 64, 3), (20, 45, 70), np.float32)
+    found = chips_of([Picture(np.concatenate([plain, texture(64, 4, 0)]), 0.2, "a", tmp_path)], 64, 9)
+    assert len(found[0.2]) == 1
+
+
+def test_images_of_other_places_have_a_kernel_distance_without_bias():
+    rng = np.random.default_rng(0)
+    extractor = SimpleNamespace(frechet="frechet", kernel="kernel")
+    values = []
+    for _ in range(40):
+        centres = rng.standard_normal((24, 6)) * 2
+        rows = np.repeat(centres, 3, axis=0) + rng.standard_normal((72, 6)) / 2
+        places = [str(n // 3) for n in range(72)]
+        row = distance_columns(extractor, rows[:36], rows[36:], places[:36], places[36:])
+        values.append(row["kernel"].value)
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
 
 
 def test_chips_say_what_is_missing(tmp_path):

@@ -1,5 +1,6 @@
 """A real backend child: handshake, progress, cancel, errors as sentences, and its end."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from backend.progress import Pace, in_lines
 from backend.protocol import Models, data_home
+from backend.server import Server
 
 TIMEOUT = 120
 
@@ -121,6 +123,24 @@ def test_a_gpu_that_is_lost_ends_the_process_after_the_answer(error, told, ends)
         assert json.loads(process.stdout.readline())["id"] == 7
         process.stdin.close()
     assert process.wait(TIMEOUT) == int(ends)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_too_little_memory_of_the_machine_is_told(error):
+    _, sentence, kind = Server(io.BytesIO(), io.BytesIO())._unexpected(error)
+    assert kind == "device" and "This machine's memory is too small" in sentence and "GPU" not in sentence
+
+
+def test_an_interrupt_of_the_terminal_is_the_clients(child):
+    """Ctrl-C reaches every program of the terminal; the one that was started by the user asks for the cancel."""
+    child.send("models", {}, 1)
+    child.answer(1)
+    child.process.send_signal(signal.SIGINT)
+    child.send("models", {}, 2)
+    assert child.answer(2)
 
 
 def test_cancel_ends_a_job_and_leaves_nothing(child, small_model, make_raster, tmp_path):

@@ -129,7 +129,7 @@ def test_an_unknown_degradation_is_refused():
 
 
 def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, imagery):
-    """The target and the averages of the source stay; its detail is the network's, and no gradient goes through it."""
+    """The averages of the source stay, its detail is the network's, and the target is the real detail on it."""
     plain, own = (dataclasses.replace(SETTINGS, crop=160, second_stage=share) for share in (0.0, 0.5))
     pool = training_pool(imagery, 160, 0)
     some = [task_of(small_model.config, s).examples(pool, s.seed) for s in (plain, own)]
@@ -142,6 +142,11 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
     assert (source[chosen] - low[chosen]).abs().mean() > 1 / 255
     assert torch.equal(source, objective._source(batches[1]))
     assert float(objective(batches[1])) != float(objective(batches[0]))
+    target, high, context = objective._target(batches[1], source), batches[1].high, small_model.config.network.context
+    assert torch.equal(target[~chosen], high[~chosen])
+    inner = source[chosen][..., context:-context, context:-context]
+    apart = [(torch.nn.functional.avg_pool2d(v[chosen], 4) - inner).abs().mean() for v in (target, high)]
+    assert float(apart[0]) < 0.5 * float(apart[1])
 
 
 @pytest.mark.parametrize("crop", [32, 132])
@@ -183,11 +188,24 @@ def chips(tmp_path) -> Path:
 
 def test_an_epoch_has_every_chip_once_and_the_next_another_order(chips):
     found = ChipSet(chips, "train")
-    pool, rng = ChipPool(found, 0), np.random.default_rng(0)
+    pool, rng = ChipPool(found, 64, 0), np.random.default_rng(0)
     drawn = [pool.draw(i, rng)[0].pixels.tobytes() for i in range(14)]
     there = {found.read(i).tobytes() for i in range(7)}
     assert set(drawn[:7]) == set(drawn[7:]) == there and drawn[:7] != drawn[7:]
     assert pool.draw(3, rng)[0].pixels.tobytes() == drawn[3] and pool.draw(0, rng)[0].gsd_m == 2.5
+
+
+def test_chips_in_other_modalities_are_no_pictures_to_train_a_cascade_on(tmp_path):
+    rng = np.random.default_rng(0)
+    facts = ChipFacts(2.5, None, None, "a", "CC0", "a.tif", (0, 0), "", (1, 0, 0, 0, 1, 0))
+    shown = [dataclasses.replace(facts, modality=m) for m in ("nir", "rgb", "sar", "")]
+    cut = (CutChip(f"{n}", rng.integers(0, 255, (64, 64, 3), np.uint8), f, {}) for n, f in enumerate(shown))
+    write_shard(tmp_path / "train" / "000000.tar", cut)
+    (tmp_path / "dataset.json").write_text("{}")
+    found = ChipSet(tmp_path, "train")
+    pool = ChipPool(found, 64, 0)
+    drawn = {pool.draw(i, rng)[0].pixels.tobytes() for i in range(8)}
+    assert len(pool) == 2 and drawn == {found.read(n).tobytes() for n in (1, 3)}
 
 
 def test_epochs_set_the_number_of_steps():
@@ -295,7 +313,7 @@ def test_too_small_memory_is_told_with_what_helps(small_model, imagery, tmp_path
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(run, "_loss", too_much)
-    with pytest.raises(DeviceError, match=r"too small for a batch of 2 examples of 64 pixels: choose a smaller batch"):
+    with pytest.raises(DeviceError, match=r"too small for a batch of 2 examples of 64 pixels. Choose a smaller batch"):
         run.train_step()
 
 
@@ -388,7 +406,7 @@ def test_the_resolution_branch_can_be_left_out(small_model, chips, tmp_path):
                  ["steps=1", "batch=1", "crop=64", "network.resolution_guidance=false"], "cpu", None, 0)
     network = open_bundle(tmp_path / "run").load()
     assert not any(name.startswith("resolution_embedding") for name in network.state_dict())
-    batch = collate([examples_of(ChipPool(ChipSet(chips, "train"), 0))[0]])
+    batch = collate([examples_of(ChipPool(ChipSet(chips, "train"), 64, 0))[0]])
     made = [network(batch.noise, batch.times.float(), network.encode(batch.low, gsd))
             for gsd in (torch.tensor([1.0]), torch.tensor([64.0]))]
     assert torch.equal(*made)
@@ -465,6 +483,44 @@ def test_the_learning_rate_warms_up_and_decays():
     rates = [learning_rate(settings, s, 100) for s in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    gentle = TrainingSettings(steps=100, warmup=10, learning_rate=0.01, final_learning_rate=0.1)
+    assert {learning_rate(gentle, s, 100) for s in range(10, 101)} == {0.01}
+
+
+def test_a_run_that_made_no_step_leaves_nothing_to_go_on_from(small_model, imagery, tmp_path, capsys):
+    def cancel():
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        trainer(small_model, imagery, tmp_path / "run").run(silent, cancel)
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, steps=1)).run(silent, go_on)
+    assert "goes on" not in capsys.readouterr().out
+    trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, steps=2)).run(silent, go_on)
+    assert "goes on from step 1 " in capsys.readouterr().out
+
+
+def test_a_trained_model_tells_the_resolutions_that_it_has_seen(small_model, chips, tmp_path):
+    def trained(name, start):
+        changes = ["steps=1", "batch=1", "crop=64"]
+        train_bundle(str(small_model.folder), chips, tmp_path / name, changes, "cpu", start, 0)
+        return open_bundle(tmp_path / name).config.ground_resolution_m
+
+    assert trained("anew", None) == (2.5, 2.5)
+    finest, coarsest = small_model.config.ground_resolution_m
+    assert trained("on", str(small_model.folder)) == (min(finest, 2.5), max(coarsest, 2.5))
+
+
+@pytest.mark.parametrize(("crop", "sentence"), [(70, "must be a multiple of"), (128, "64 pixels a side, and crops")])
+def test_crops_that_do_not_fit_are_told(small_model, chips, tmp_path, crop, sentence):
+    with pytest.raises((PlanError, InputError), match=sentence):
+        train_bundle(str(small_model.folder), chips, tmp_path / "run", [f"crop={crop}"], "cpu", None, 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_smaller_than_a_crop_are_told(imagery):
+    with pytest.raises(InputError, match="No training picture has 4096 pixels"):
+        PictureFolder(list(entries(imagery, "train")), 4096)
 
 
 def test_settings_are_changed_by_name(small_model, scene_model):

@@ -8,6 +8,7 @@ from qgis_support import is_running, wait_for
 def test_interrupt_cancels_with_1_and_no_file(qgis_process, long_job):
     process = qgis_process.start_job(**long_job)
     child = qgis_process.working_child(process)
+    os.kill(child, signal.SIGINT)  # a terminal sends Ctrl-C to both
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 from osgeo import gdal
-from qgis.core import QgsApplication, QgsCoordinateReferenceSystem, QgsProject, QgsRasterRange, QgsRectangle
+from qgis.core import (
+    QgsApplication,
+    QgsCoordinateReferenceSystem,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRasterRange,
+    QgsRectangle,
+)
+from qgis.gui import QgsMapToolPan
 from qgis.PyQt.QtCore import QPoint, Qt
 from qgis.PyQt.QtTest import QTest
 from qgis.PyQt.QtWidgets import QPushButton, QTextBrowser
@@ -214,6 +222,16 @@ def test_the_source_is_shown_left_of_the_pointer(module, window, tmp_path):
     events_until(lambda: shown() == [(True, False), (False, True)])
     canvas.unsetMapTool(tool)
     events_until(lambda: shown() == [(False, True)] * 2)
+    before = QgsMapToolPan(canvas)
+    canvas.setMapTool(before)
+    tool.begin()
+    assert canvas.mapTool() is tool
+    tool.end()
+    assert canvas.mapTool() is before
+    tool.begin()
+    canvas.setMapTool(before)
+    tool.end()  # somebody has chosen another tool already
+    assert canvas.mapTool() is before
 
 
 def test_the_line_of_a_preview_moves(dock):
@@ -260,6 +278,16 @@ def test_what_fills_the_map_goes_before_its_blocks(dock, tmp_path):
     assert [shown for message, shown in seen if message == "writing"] == [["scene"]]
 
 
+def test_what_fills_the_map_stays_away_once_it_was_taken_away(module, window, tmp_path):
+    live = module("plugin.core.live").LiveLayer("scene", None)
+    first, second = (write_raster(tmp_path / f"{name}.tif", 16) for name in "ab")
+    live.show(first)
+    assert "scene – being made (synthetic)" in layers()
+    QgsProject.instance().clear()
+    live.show(second)
+    assert layers() == []
+
+
 def test_jobs_wait_for_each_other_and_overwrite_nothing(dock, tmp_path):
     planned(dock)
     dock.run()
@@ -290,6 +318,20 @@ def test_nothing_is_written_into_the_plugins_own_folder(dock, window):
     dock.show_layer(show(window, str(scene), "sample"))
     planned(dock)
     assert dock.form.output_path() == "TEMPORARY_OUTPUT"
+
+
+def test_a_name_without_a_folder_lies_beside_the_source(dock, scene, tmp_path):
+    dock.form.output_box.setFilePath("finer")
+    assert dock.form.output_path() == str(Path(scene).parent / "finer.tif")
+    dock.form.output_box.setFilePath(str(tmp_path / "there.tif"))
+    assert dock.form.output_path() == str(tmp_path / "there.tif")
+
+
+def test_a_layer_of_a_kind_that_is_not_known_here_is_no_error(dock, window):
+    layer = QgsRasterLayer("/nowhere", "of another plugin", "unknown provider")
+    QgsProject.instance().addMapLayer(layer)
+    dock.form.layer_box.setLayer(layer)
+    assert layer.dataProvider() is None and not dock.run_box.run_button.isEnabled()
 
 
 def test_what_was_run_can_be_copied_when_its_layer_is_gone(dock, scene):

@@ -47,7 +47,8 @@ def test_missing_backend_is_told_before_the_run(algorithm, monkeypatch, tmp_path
 @pytest.mark.parametrize("values", [
     {}, {"STAGES": 2}, {"RESOLUTION": 2.5}, {"BANDS": [1]}, {"BANDS": [3, 2, 1]}, {"BANDS": "3;2;1"},
     {"EXTENT": extent(0, 100, 0, 100)}, {"EXTENT": "-117,-116.999,40.64,40.65 [EPSG:4326]"}, {"SEED": "7"},
-    {"SAMPLER": "ddim", "STEPS": 5}, {"SAMPLES": 3, "EXECUTOR": "local"}])
+    {"SAMPLER": "ddim", "STEPS": 5}, {"SAMPLES": 3, "EXECUTOR": "local"},
+    {"SEED": 1e6}, {"SEED": "1e+06"}, {"BANDS": ""}])
 def test_sound_values_pass(algorithm, scene, values):
     assert check(algorithm, INPUT=scene, **values) == (True, "")
 
@@ -57,6 +58,7 @@ def test_sound_values_pass(algorithm, scene, values):
     ({"STAGES": 0}, "Stages: 0 is outside 1 to 6"),
     ({"SEED": -1}, "Seed: -1 is outside 0 to 2147483647"),
     ({"SEED": "many"}, "Seed: 'many' is not a valid integer"),
+    ({"SEED": 1.5}, "Seed: '1.5' is not a valid integer"),
     ({"CONSISTENCY": 1.5}, "Consistency: 1.5 is outside 0 to 1"),
     ({"SAMPLER": "euler"}, "'euler' is not one of auto, dpm-solver++, ddim"),
     ({"BANDS": [1, 2]}, "one band or three"),

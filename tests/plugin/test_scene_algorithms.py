@@ -15,6 +15,7 @@ from qgis.core import (
     QgsProcessingContext,
     QgsProcessingException,
     QgsProcessingFeedback,
+    QgsProcessingOutputMultipleLayers,
     QgsProject,
     QgsRasterLayer,
     QgsSingleBandGrayRenderer,
@@ -38,7 +39,7 @@ def test_a_layer_is_translated_into_a_group_of_aligned_layers(scene, tmp_path):
     )
     assert "Estimated time:" in feedback.textLog()
     source = QgsRasterLayer(scene)
-    nir, osm = (QgsRasterLayer(path) for path in found["RESULTS"].splitlines())
+    nir, osm = (QgsRasterLayer(path) for path in found["RESULTS"])
     assert nir.extent() == osm.extent() == source.extent() and nir.width() == source.width()
     assert Path(found["OUTPUT"]) == tmp_path / "town" and found["EVALUATIONS"] > 0
     details = context.layersToLoadOnCompletion()
@@ -59,7 +60,7 @@ def test_a_scene_that_only_the_next_step_needs_is_not_loaded(scene, tmp_path):
         {"RGB": scene, "TARGETS": ["nir"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "town"), "LOAD": False},
         context=context,
     )
-    assert Path(found["RESULTS"]).is_file() and context.layersToLoadOnCompletion() == {}
+    assert Path(*found["RESULTS"]).is_file() and context.layersToLoadOnCompletion() == {}
 
 
 def test_samples_give_mean_and_deviation_of_each_modality(tmp_path):
@@ -68,7 +69,7 @@ def test_samples_give_mean_and_deviation_of_each_modality(tmp_path):
     found = processing.run("metaearth:translatemodality", {
         "RGB": write_raster(tmp_path / "a.tif", 48), "TARGETS": ["nir", "osm"], "MODEL": "tiny-mm", "SAMPLES": 3,
         "SEED": 4, "OUTPUT": str(tmp_path / "out")}, context=context)
-    names = [Path(path).name for path in found["STATISTICS"].splitlines()]
+    names = [Path(path).name for path in found["STATISTICS"]]
     assert names == ["nir_mean.tif", "nir_std.tif", "osm_mean.tif", "osm_std.tif"]
     loaded = {Path(path).name: details for path, details in context.layersToLoadOnCompletion().items()}
     assert loaded["nir_std.tif"].name == "Near infrared, 8 bit, tiny-mm, seed 4 (synthetic), deviation of samples"
@@ -84,7 +85,7 @@ def test_an_extent_gives_the_same_pixels_as_all_of_the_layer(tmp_path):
     area = QgsRasterLayer(source).extent()
     half = f"{area.xMinimum()},{area.xMinimum() + 480},{area.yMaximum() - 500},{area.yMaximum()}"
     part = processing.run("metaearth:translatemodality", {**common, "OUTPUT": str(tmp_path / "part"), "EXTENT": half})
-    assert np.array_equal(pixels(part["RESULTS"]), pixels(whole["RESULTS"])[:50, :48])
+    assert np.array_equal(pixels(*part["RESULTS"]), pixels(*whole["RESULTS"])[:50, :48])
 
 
 def test_an_extent_in_another_crs_fits_a_modality_of_ones_own(module, tmp_path):
@@ -108,7 +109,7 @@ def test_a_scene_is_made_from_a_seed(tmp_path):
         {"TARGETS": ["rgb", "sar"], "MODEL": "tiny-mm", "OUTPUT": str(tmp_path / "new"), "METRES_PER_PIXEL": 10,
          "WIDTH": 64, "HEIGHT": 48, "CRS": "EPSG:32633"},
     )
-    rgb, sar = (QgsRasterLayer(path) for path in found["RESULTS"].splitlines())
+    rgb, sar = (QgsRasterLayer(path) for path in found["RESULTS"])
     assert (rgb.bandCount(), sar.bandCount()) == (3, 1) and rgb.extent() == sar.extent()
     assert (rgb.width(), rgb.height(), rgb.crs().authid()) == (64, 48, "EPSG:32633")
 
@@ -159,6 +160,23 @@ def test_rasters_are_read_in_the_bands_that_qgis_shows(module, tmp_path):
     QgsProject.instance().addMapLayer(false_colour)
     assert read({**values, "RGB": false_colour.id()}, context)["band_choice"] == ["nir=4"]
     QgsProject.instance().removeAllMapLayers()
+
+
+@pytest.mark.parametrize("targets", [{}, {"TARGETS": []}, {"TARGETS": None}])
+def test_without_targets_the_usual_ones_are_made(scene, targets):
+    create = QgsApplication.processingRegistry().createAlgorithmById
+    for name, values in (("translatemodality", {"RGB": scene}), ("generatepaired", {"METRES_PER_PIXEL": 10.0})):
+        algorithm, given = create(f"metaearth:{name}"), {**values, **targets, "OUTPUT": "TEMPORARY_OUTPUT"}
+        assert algorithm.checkParameterValues(given, QgsProcessingContext()) == (True, "")
+        assert not algorithm.values(given, QgsProcessingContext())["targets"]
+    own = {"RGB": scene, "OTHER_TARGETS": "dem", "OUTPUT": "TEMPORARY_OUTPUT", **targets}
+    assert create("metaearth:translatemodality").checkParameterValues(own, QgsProcessingContext()) == (True, "")
+
+
+def test_the_results_are_layers_for_the_next_step_of_a_model():
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById("metaearth:translatemodality")
+    kinds = {output.name(): output.type() for output in algorithm.outputDefinitions()}
+    assert kinds["RESULTS"] == kinds["STATISTICS"] == QgsProcessingOutputMultipleLayers("x").type()
 
 
 def test_what_cannot_be_gets_a_sentence(scene, tmp_path):

@@ -63,7 +63,7 @@ class AblationSettings:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one method makes of one kind of input."""
+    """What one method makes of one kind of input; ``kernel``: of what the input is before it is degraded, if it is."""
 
     ablation: str
     given: str
@@ -71,6 +71,7 @@ class Trial:
     make: Maker
     lows: list[Values]
     engine: Engine | None
+    kernel: str = "area"
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,10 @@ def _degradation_trials(settings: AblationSettings, chips: list[Chip], check: Ch
     }
     trials = []
     for given, lows in inputs.items():
-        trials.append(Trial("degradation", given, "bicubic", bicubic(scale), lows, None))
+        trials.append(Trial("degradation", given, "bicubic", bicubic(scale), lows, None, "bicubic"))
         for engine in engines:
             make = generator(engine, settings.consistency, check)
-            trials.append(Trial("degradation", given, engine.config.id, make, lows, engine))
+            trials.append(Trial("degradation", given, engine.config.id, make, lows, engine, "bicubic"))
     return trials
 
 
@@ -178,7 +179,7 @@ def run_trial(
     made = make_all(trial.make, trial.lows, gsds, seed, f"{trial.method}, {trial.given}", report, check)
     spent = (trial.engine.evaluations - before) if trial.engine else 0
     scale = made.shape[-1] // trial.lows[0].shape[-1]
-    clean = [low_resolution(chip.pixels, scale) for chip in truth.chips]
+    clean = [low_resolution(chip.pixels, scale, trial.kernel) for chip in truth.chips]
     of_real, of_made = (powers(list(images.astype(np.float32))) for images in (truth.images, made))
     window = trial.engine.config.network.tile**2 if trial.engine else 0
     features = extractor(made, report, check)

@@ -35,7 +35,7 @@ FEWEST = 8
 NOTES = (
     "Input: real images made coarser by bicubic interpolation; starred rows: random crops of real images of a sensor"
     " four times coarser, of other places. Brackets: 95 % bootstrap intervals over places (over images where there are"
-    " fewer than five places, and in starred rows).",
+    " fewer than five places).",
     "The Fréchet distance of few images is too large, by an amount that falls as 1/n; compare within a group only. Its"
     " interval tells the spread and has the same bias. The kernel distance (unbiased MMD^2 of a cubic kernel; no image"
     " is compared with what it was made from) has none; 0 is a perfect match.",
@@ -93,16 +93,19 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
         for line, image in zip(shown, images):
             line.append(image.astype(np.float32))
         others = {
-            gsd: extractor(make_all(make, crops, [gsd] * len(crops), settings.seed, f"{name}, {gsd:g}*", report, check))
+            gsd: extractor(
+                make_all(make, lows_of, [gsd] * len(lows_of), settings.seed, f"{name}, {gsd:g}*", report, check)
+            )
             for gsd, crops in coarse.items()
-            if len(crops) >= FEWEST
+            if len(lows_of := [crop.pixels for crop in crops]) >= FEWEST
         }
         made.append(Made(name, extractor(images, report, check), others))
     settings.output.mkdir(parents=True, exist_ok=True)
     for line, chip in zip(shown, flat):
         line.append(chip.pixels.transpose(2, 0, 1))
     side_by_side(shown).save(settings.output / "samples.png")
-    rows = distance_rows(flat, real, made, extractor, report, check)
+    coarse_places = {gsd: [c.place for c in crops] for gsd, crops in coarse.items()}
+    rows = distance_rows(flat, real, made, coarse_places, extractor, report, check)
     facts = _facts(settings, bundles[0].config.id, extractor, len(flat))
     table = Table("Distance of generated to real imagery", rows, facts, NOTES)
     table.write(settings.output)
@@ -146,9 +149,18 @@ def longitude_band(lon: float, width: int = 60) -> str:
 
 
 def distance_rows(
-    chips: list[Chip], real: Features, made: list[Made], extractor: Extractor, report: Report, check: Check
+    chips: list[Chip],
+    real: Features,
+    made: list[Made],
+    coarse_places: dict[float, list[str]],
+    extractor: Extractor,
+    report: Report,
+    check: Check,
 ) -> list[Row]:
-    """One row for each group of chips and method; the last method's difference from the one with the branch."""
+    """One row for each group of chips and method; the last method's difference from the one with the branch.
+
+    ``coarse_places``: of the images behind each method's ``of_coarse``.
+    """
     groups: list[tuple[str, str, list[int]]] = []
     for kind, key in GROUPINGS.items():
         found: dict[str, list[int]] = {}
@@ -166,17 +178,19 @@ def distance_rows(
         if kind == "output m/px":
             gsd = chips[members[0]].gsd_m
             rows += [
-                _row(kind, f"{name}*", real[members], m.name, m.of_coarse[gsd], extractor, None)
+                _row(kind, f"{name}*", real[members], m.name, m.of_coarse[gsd], extractor, places, coarse_places[gsd])
                 for m in made
                 if gsd in m.of_coarse
             ]
     return rows
 
 
-def distance_columns(extractor: Extractor, real: Features, made: Features, places: list[str] | None) -> Row:
-    """Both distances; with ``places`` row i of both is one place, else the sets are independent."""
-    pairs = places is not None
-    kernel = kernel_distance(real, made, pairs, places)
+def distance_columns(
+    extractor: Extractor, real: Features, made: Features, places: list[str], places_made: list[str] | None = None
+) -> Row:
+    """Both distances; row i of both is of one place, unless what was made is of other places, ``places_made``."""
+    pairs = places_made is None
+    kernel = kernel_distance(real, made, pairs, places, clusters_b=places_made)
     return {
         extractor.frechet: frechet_estimate(real, made, pairs, places),
         "n to infinity": frechet_at_infinity(real, made),
@@ -185,13 +199,14 @@ def distance_columns(extractor: Extractor, real: Features, made: Features, place
 
 
 def _row(
-    kind: str, name: str, real: Features, method: str, made: Features, extractor: Extractor, places: list[str] | None
-) -> Row:
+    kind: str, name: str, real: Features, method: str, made: Features, extractor: Extractor, places: list[str],
+    places_made: list[str] | None = None,
+) -> Row:  # fmt: skip
     return {
         "by": kind,
         "group": name,
         "made by": method,
         "n": len(made),
-        "places": len(set(places)) if places else None,
-        **distance_columns(extractor, real, made, places),
+        "places": len(set(places_made or places)),
+        **distance_columns(extractor, real, made, places, places_made),
     }

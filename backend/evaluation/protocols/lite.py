@@ -47,7 +47,9 @@ NOTES = (
     " the smoothest tenth of patches, generated over real. Energy maps: correlation within each chip of the logarithm"
     " of local energy (a Gaussian window of 8 px standard deviation) in the octaves 2 and 3; the regression predicts"
     " the real maps from the interpolated input alone, fitted on other places: all, or those of the same ground"
-    " resolution where five have it, whichever tells more. Colour shift: how far a chip's mean is from the real"
+    " resolution where five have it, whichever tells more. A regression tells the mean of what may be there, a"
+    " generator makes one of the possibilities: if it knew as much and no more, its correlation would be the"
+    " square, 'drawn around the regression'. Colour shift: how far a chip's mean is from the real"
     " one's, red, green, blue, in grey levels."
     " Columns of the pictures: source, bicubic, L1 network, generated without and with back-projection, real.",
 )

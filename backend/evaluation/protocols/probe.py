@@ -149,7 +149,7 @@ def _picture_features(settings: ProbeSettings, files: list[Path], report: Report
 
 
 def with_random_weights(engine: SceneEngine, seed: int) -> SceneEngine:
-    """The engine with a network as it is before training.
+    """The engine with a network as it is before the first step; what is fitted beforehand is that of the trained one.
 
     Gates and last maps of blocks begin at zero, with which no token would look at another: they are drawn too [ours].
     """
@@ -160,6 +160,9 @@ def with_random_weights(engine: SceneEngine, seed: int) -> SceneEngine:
         for parameter in network.parameters():
             if parameter.ndim > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)
+    fitted = ("prior.", "lost.", "pixels.", *(() if engine.config.network.vae.widths else ("vae.",)))
+    known = {name: v for name, v in engine.network.state_dict().items() if name.startswith(fitted)}
+    network.load_state_dict({**network.state_dict(), **known})
     other.network = network.eval().requires_grad_(False).to(engine.device)
     return other
 

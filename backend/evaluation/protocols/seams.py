@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backend.cascade.engine import Engine
 from backend.cascade.picture import Manner, render_picture
 from backend.errors import InputError
-from backend.evaluation.chips import place_of, spread
+from backend.evaluation.chips import spread
 from backend.evaluation.makers import eight_bit, side_by_side, whole
 from backend.evaluation.seams import Pairs, line_gradients, lines, repetition, seam_pairs, seam_ratio
 from backend.evaluation.statistics import Estimate, mean_estimate
@@ -26,6 +26,7 @@ from backend.models.bundle import ModelConfig, find_bundle
 from backend.progress import Check, Report, watched
 from backend.tiling.lattice import Lattice, paper_lattice
 from backend.training.data import Picture, load_pictures
+from backend.training.places import place_of
 
 Image = NDArray[np.float32]
 NOTES = (
