@@ -96,6 +96,9 @@ class Cancelled(MetaEarthError):
     code = "cancelled"
 
     def __init__(self, keep: bool | None = None) -> None:
-        """``keep``: whether finished blocks stay, so that the job can be resumed; None: if its folder was named."""
+        """``keep``: whether finished blocks stay, so that the job can be resumed.
+
+        None: if its folder was named, or held them before this run.
+        """
         super().__init__("The job was cancelled.")
         self.keep = keep

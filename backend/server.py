@@ -150,8 +150,8 @@ class Server:
     def _unexpected(self, error: Exception) -> tuple[int, str, str]:
         """Code, sentence and kind of an error that nothing told better."""
         if out_of_memory(error):
-            of_gpu = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
-            return protocol.JOB_FAILED, too_small("this work", "cuda" if of_gpu else "cpu"), "device"
+            of_machine = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+            return protocol.JOB_FAILED, too_small("this work", "cpu" if of_machine else "cuda"), "device"
         if isinstance(error, LOST_GPU):
             self.device_lost = True
             sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."

@@ -122,6 +122,8 @@ class MetaEarthPlugin(QObject):
             self.setup_dialog.ready.connect(self.open_dock)
         # QGIS's options block every window that is not modal and newer
         modal = QApplication.activeModalWidget() is not None
+        if self.setup_dialog.isModal() != modal:
+            self.setup_dialog.hide()  # it counts for what is shown from then on
         self.setup_dialog.setWindowModality(
             Qt.WindowModality.ApplicationModal if modal else Qt.WindowModality.NonModal)
         self.setup_dialog.show()

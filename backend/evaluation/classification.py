@@ -48,7 +48,7 @@ def read_images(folder: Path, files: list[Path], classes: list[str], size: int) 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     """(3, size, size) 8-bit RGB of a raster or picture."""
-    with RasterSource(str(path), None, 1.0) as source:
+    with RasterSource(str(path), None, 1.0, placed=False) as source:
         values = source.stretch().apply(source.read(source.grid.region).values)
     whole = torch.from_numpy(np.repeat(values, 3, axis=0) if len(values) == 1 else values)[None]
     resized = F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

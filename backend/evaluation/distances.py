@@ -68,13 +68,15 @@ def frechet_estimate(
     clusters: Sequence[str] | None = None,
     draws: int = FRECHET_DRAWS,
     seed: int = 0,
+    clusters_b: Sequence[str] | None = None,
 ) -> Estimate:
     """The Fréchet distance of (n, d) and (m, d) and the interval of its spread; the bias at this n is in both.
 
-    ``pairs``: b_i was made from a_i, and the two are drawn together; ``clusters``: whole clusters of a are drawn.
+    ``pairs``: b_i was made from a_i, and the two are drawn together; ``clusters``: whole clusters of a are drawn, of b
+    ``clusters_b``, where b is independent.
     """
     value = frechet_distance(a, b)
-    drawn = [frechet_distance(a, b, *w) for w in zip(*_drawn(len(a), len(b), pairs, clusters, draws, seed))]
+    drawn = [frechet_distance(a, b, *w) for w in zip(*_drawn(len(a), len(b), pairs, clusters, draws, seed, clusters_b))]
     low, high = centred_interval(value, np.array(drawn))
     return Estimate(value, max(0.0, low), high, min(len(a), len(b)))  # a distance is never below 0
 

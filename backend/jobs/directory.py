@@ -32,7 +32,7 @@ from backend.errors import Cancelled, InputError, JobBusyError, MetaEarthError, 
 from backend.files import PARTIAL, complete_file, write_text, writing
 from backend.jobs.plan import JobPlan, Product
 from backend.models.bundle import Bundle, copy_bundle, open_bundle
-from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, unfinished_folder
+from backend.protocol import OWNER_FILE, PLAN_FILE, UnfinishedJob, data_home, statistics_paths, unfinished_folder
 from backend.raster import provenance
 from backend.raster.grid import Region
 from backend.raster.output import colour_interpretation, remove_unfinished, valid_block, write_block, write_mosaic
@@ -65,7 +65,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 class BegunJob(NamedTuple):
-    """What a folder tells of its job: paths of the source, of the result, and of each stage's result."""
+    """What a folder tells of its job: paths of the source, of the result, and of all rasters that are written."""
 
     input: str
     output: str
@@ -95,7 +95,10 @@ class JobDirectory:
         try:
             values = json.loads((self.folder / self.plan_name).read_text(encoding="utf-8"))
             job, stages = values["job"], [str(stage["path"]) for stage in values["stages"]]
-            return BegunJob(str(job["input"]), str(job["output"]), stages)
+            scene = [str(Path(stages[-1]).with_name(f"{name}.tif")) for name in values.get("targets", ())]
+            averaged = scene or stages[-1:] if job["samples"] > 1 else []
+            statistics = [path for result in averaged for path in statistics_paths(result)]
+            return BegunJob(str(job["input"]), str(job["output"]), [*(scene or stages), *statistics])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PlanError(f"The job's plan in {self.folder} cannot be read: {error}") from error
 
@@ -123,6 +126,10 @@ class JobDirectory:
                 f"{self.folder} holds an unfinished job that differs in {', '.join(changed)}. "
                 "Resume that one, delete the folder, or choose another name for the result."
             )
+        for name in (MODEL, f"{MODEL}.part"):  # what is left of a job whose deletion was not finished
+            _delete_folder(self.folder / name)
+            if (self.folder / name).exists():
+                raise OutputError(f"{self.folder / name} is left of an earlier job and cannot be deleted. Delete it.")
         self.write_plan(plan)
         return plan
 
@@ -248,7 +255,7 @@ class JobDirectory:
             raise Cancelled
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_edges(path, made, plan.sha256)
+            _write_edges(path, made, plan.blocks_digest)
         grid = plan.stages[stage - 1].grid.crop(block.region)
         tags = {PLAN_TAG: plan.sha256, **tags}
         overviews = Resampling.nearest if plan.has_classes else Resampling.average
@@ -259,7 +266,7 @@ class JobDirectory:
         found: Edges = {}
         for (row, col), side in block.givers.items():
             giver = replace(block, row=row, col=col)
-            found.update(_read_edges(self.block_path(sample, stage, giver), side, plan.sha256))
+            found.update(_read_edges(self.block_path(sample, stage, giver), side, plan.blocks_digest))
         return found
 
     def write_mosaic(
@@ -355,33 +362,33 @@ def _result_lock(output: str) -> filelock.FileLock:
     return filelock.FileLock(folder / hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:32])
 
 
-def _write_edges(path: Path, made: RenderedBlock, plan_sha256: str) -> None:
+def _write_edges(path: Path, made: RenderedBlock, blocks_digest: str) -> None:
     arrays: dict[str, Any] = {
         f"{side}_{row}_{col}": values
         for side, edges in (("below", made.below), ("right", made.right))
         for (row, col), values in edges.items()
     }
-    digest = np.array(_edges_digest(arrays, plan_sha256))
+    digest = np.array(_edges_digest(arrays, blocks_digest))
     with complete_file(path.with_suffix(".npz")) as partial:
         np.savez(partial, digest=digest, **arrays)
 
 
-def _edges_digest(arrays: dict[str, Any], plan_sha256: str) -> str:
-    digest = hashlib.sha256(plan_sha256.encode())
+def _edges_digest(arrays: dict[str, Any], blocks_digest: str) -> str:
+    digest = hashlib.sha256(blocks_digest.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
 
 
-def _read_edges(path: Path, side: str, plan_sha256: str) -> Edges:
+def _read_edges(path: Path, side: str, blocks_digest: str) -> Edges:
     """One side's edges of a finished block of this plan; whatever is wrong with the file, there are none."""
     if not path.is_file():
         return {}
     try:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        if str(arrays.pop("digest")) != _edges_digest(arrays, plan_sha256):
+        if str(arrays.pop("digest")) != _edges_digest(arrays, blocks_digest):
             return {}
     except Exception:  # a damaged archive fails in many ways
         return {}

@@ -146,6 +146,11 @@ class JobPlan:
         """Hash of the facts: equal hashes, equal pixels on one device model."""
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def blocks_digest(self) -> str:
+        """What tells blocks of this plan, and of this size, from all others."""
+        return f"{self.sha256} {self.block_windows}"
+
     @cached_property
     def comparable_facts(self) -> dict[str, Any]:
         """The facts as they come back from JSON."""

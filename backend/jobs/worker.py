@@ -89,7 +89,7 @@ def render(folder: str, sample: int, stage: int, row: int, col: int) -> None:
 def _renderer(directory: JobDirectory) -> Renderer:
     """The renderer of a job, kept with its network between blocks; that of an earlier job is closed."""
     plan = directory.plan()
-    key = (str(directory.folder), f"{plan.sha256} {plan.block_windows}")
+    key = (str(directory.folder), plan.blocks_digest)
     if key not in _renderers:
         _close(None)
         check = stop_check(directory.folder)

@@ -134,7 +134,7 @@ def _whole(value: Any) -> int:
     try:
         return int(str(value))
     except ValueError:
-        number = float(value)
+        number = float(str(value))
         if not number.is_integer():
             raise
         return int(number)

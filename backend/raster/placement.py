@@ -37,7 +37,7 @@ def place_picture(
     and for an unknown CRS, `ExtentError` for a place that the CRS does not reach.
     """
     unplaced = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
-    with unplaced, RasterSource(picture, None, metres_per_pixel) as source:
+    with unplaced, RasterSource(picture, None, metres_per_pixel, placed=False) as source:
         if source.dtype != np.uint8:
             raise InputError(
                 f"{Path(picture).name} has values of the type {source.dtype.name}, but a picture has 8 bits a channel. "

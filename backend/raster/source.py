@@ -53,6 +53,7 @@ class RasterSource:
     many metres per pixel with the same corner, ``onto`` on another raster's grid. ``classes``: the values are numbers
     of classes, which have no mean; a palette is not applied. Values are the file's numbers; ``scaling`` has (scale,
     offset) of each band that is read, by which they are values in its unit, and nothing where they are that already.
+    ``placed``: it matters where the raster lies.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class RasterSource:
         resample_to_m: float | None = None,
         onto: Grid | None = None,
         classes: bool = False,
+        placed: bool = True,
     ) -> None:
-        self.path, self.classes = path, classes
+        self.path, self.classes, self.placed = path, classes, placed
         self._stack = ExitStack()
         try:
             with rasterio.Env(**GDAL_OPTIONS):  # not for longer: an Env belongs to a thread, a source does not
@@ -111,7 +113,7 @@ class RasterSource:
 
     def _native_grid(self, pixel_size_m: float | None) -> Grid:
         f = self._file
-        if f.crs is None and f.transform.is_identity and (f.gcps[0] or f.rpcs):
+        if self.placed and f.crs is None and f.transform.is_identity and (f.gcps[0] or f.rpcs):
             raise InputError(
                 f"{Path(self.path).name} is placed by control points or a sensor model alone, which is not read. Warp"
                 " it first, for instance: gdalwarp -tps in.tif out.tif (with a sensor model: gdalwarp -rpc)."

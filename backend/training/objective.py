@@ -46,7 +46,6 @@ class Objective(nn.Module):
         source[own] = first_stage_output(self.network, self.config, batch.low[own], resolution, batch.first_noise[own])
         return source
 
-
     def _target(self, batch: Batch, source: Tensor) -> Tensor:
         """What is to be made, (n, 3, crop, crop): the real image; of the network's own output its detail alone.
 
@@ -56,7 +55,8 @@ class Objective(nn.Module):
         own, context = batch.second_stage, self.network.config.context
         if not own.any():
             return batch.high
-        target, inner = batch.high.clone(), source[own][..., context:-context, context:-context]
+        end = source.shape[-1] - context
+        target, inner = batch.high.clone(), source[own][..., context:end, context:end]
         target[own] = moved_towards(batch.high[own], inner, self.network.config.scale, strength=1.0)
         return target
 

@@ -46,12 +46,12 @@ class JobFeedback(QgsProcessingFeedback):
 def run_job(job: Job, feedback: QgsProcessingFeedback) -> JobResult:
     """The finished job; what it will cost is told first, then its progress. Raises `BackendError`."""
     feedback.setProgressText(tr("Starting the backend…"))
-    params, client = {"job": job.to_dict()}, session_client()
+    params, client, begun = {"job": job.to_dict()}, session_client(), is_unfinished(job)
     warned = _tell_cost(params, feedback)
     try:
         return _follow("generate", params, feedback, warned)
     except BackendCancelled as error:
-        if error.killed and not job.job_dir and not _keep(feedback):
+        if error.killed and not job.job_dir and not _keeps(feedback, begun):
             _remove_left(Path(default_job_folder(job.output)), error.killed, client)
         raise
 
@@ -64,6 +64,12 @@ def is_unfinished(job: Job) -> bool:
 def _keep(feedback: QgsProcessingFeedback) -> Optional[bool]:
     """Whether a cancelled job's finished blocks stay; None: as the job says."""
     return feedback.keep if isinstance(feedback, JobFeedback) else None
+
+
+def _keeps(feedback: QgsProcessingFeedback, begun: bool) -> bool:
+    """Whether what is finished stays; unless somebody says, it does where an earlier run has ``begun`` it."""
+    keep = _keep(feedback)
+    return begun if keep is None else keep
 
 
 def _remove_left(folder: Path, pid: int, client: BackendClient) -> None:
@@ -99,19 +105,26 @@ def run_verb(verb: Verb, values: Dict[str, Any], feedback: QgsProcessingFeedback
             feedback.advanced.emit(progress)
 
     params, client = {"verb": verb.name, "values": values}, session_client()
+    begun = {folder for folder in _job_folders(values) if (folder / PLAN_FILE).is_file()}
     warned = _tell_cost(params, feedback) if verb.planned else []
     try:
         told = client.request("run", params, show, feedback.isCanceled, lambda: _keep(feedback))
     except BackendCancelled as error:
-        if error.killed and values.get("output") and not values.get("job_dir") and not _keep(feedback):
-            for folder in Path(values["output"]).glob(f"**/*{JOB_FOLDER}"):
-                _remove_left(folder, error.killed, client)
+        if error.killed and not values.get("job_dir"):
+            for folder in _job_folders(values):
+                if not _keeps(feedback, folder in begun):
+                    _remove_left(folder, error.killed, client)
         raise
     for warning in told.get("warnings", []):
         if warning not in warned:
             feedback.pushWarning(warning)
     feedback.pushInfo(told["text"])
     return told
+
+
+def _job_folders(values: Dict[str, Any]) -> List[Path]:
+    """Of unfinished jobs, where a verb's results go."""
+    return list(Path(values["output"]).glob(f"**/*{JOB_FOLDER}")) if values.get("output") else []
 
 
 def inspect_raster(path: str, given: Dict[str, Any], feedback: QgsProcessingFeedback) -> RasterInfo:

@@ -26,6 +26,7 @@ from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.runner import JobRun
 from backend.protocol import Job
+from backend.raster.placement import place_picture
 
 from .conftest import keep_on, read, run, small_job
 
@@ -204,6 +205,7 @@ def test_a_raster_that_control_points_place_is_refused_with_what_helps(small_mod
         dataset.gcps = points, CRS.from_epsg(4326)
     with pytest.raises(InputError, match="control points .* gdalwarp"):
         run(small_model, source, tmp_path / "out.tif", source_resolution=size)
+    place_picture(source, tmp_path / "placed.tif", 10.0)  # its user says where it lies
 
 
 def scaled(path, scale, offset):

@@ -30,12 +30,18 @@ def begun(small_model, make_raster, tmp_path, monkeypatch, small_blocks):
     return Path(default_job_folder(str(output))), source
 
 
-def test_blocks_of_another_size_are_not_taken_for_those_of_their_names(begun, small_model, tmp_path):
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 2)])
+def test_blocks_of_another_size_are_not_taken_for_those_of_their_names(
+    small_model, make_raster, tmp_path, before, after
+):
     """A deletion that was killed takes the plan first, and the same job may be begun with other blocks."""
-    folder, source = begun
-    plan = JobDirectory(folder).plan()
+    source, output = make_raster(height=40, width=40), tmp_path / "out.tif"
+    plan = dataclasses.replace(make_plan(small_job(small_model, source, output)), block_windows=before)
+    with pytest.raises(Interrupted):
+        JobRun(plan, lambda p: None, stop_after_blocks(output, 3)).run()
+    folder = Path(default_job_folder(str(output)))
     (folder / "plan.json").unlink()
-    other = dataclasses.replace(plan, block_windows=plan.block_windows + 1)
+    other = dataclasses.replace(plan, block_windows=after)
     assert other.sha256 == plan.sha256 and (folder / "blocks" / "1" / "s1" / f"{other.blocks(1)[0].name}.tif").is_file()
     result = JobRun(other, lambda p: None, keep_on).run()
     run(small_model, source, tmp_path / "anew.tif")
@@ -54,6 +60,22 @@ def test_a_job_of_another_version_is_offered_and_can_be_deleted(begun):
         resume(folder, lambda p: None, keep_on)
     JobDirectory(folder).discard()
     assert not folder.exists() and unfinished_jobs() == []
+
+
+def test_a_deleted_job_of_another_version_leaves_no_partial_results(small_model, make_raster, tmp_path, small_blocks):
+    source, output = make_raster(), tmp_path / "out.tif"
+    with pytest.raises(Interrupted):
+        run(small_model, source, output, check=stop_after_blocks(output, 3), samples=2)
+    directory = JobDirectory(Path(default_job_folder(str(output))))
+    assert sorted(directory.begun().results) == sorted(directory.plan().result_paths)
+
+
+def test_a_model_that_could_not_be_deleted_is_not_taken(begun, small_model, tmp_path):
+    folder, source = begun
+    (folder / "plan.json").unlink()
+    (folder / "model").mkdir()
+    (folder / "model" / ".nfs0001").touch()
+    assert run(small_model, source, tmp_path / "out.tif").blocks_resumed == 3
 
 
 def test_a_plan_that_is_no_plan_is_a_sentence(begun):

@@ -134,7 +134,7 @@ def test_bicubic_interpolation_lacks_power():
 def test_few_chips_are_shown_without_a_verdict():
     some = remade(lambda real: real.copy(), count=2)
     rows, verdicts = group_rows(some, regressed(some), None)
-    assert len(rows) == 3 and not verdicts
+    assert len(rows) == 4 and not verdicts
 
 
 def test_the_kernel_difference_tells_the_nearer_set():
@@ -309,7 +309,8 @@ def test_the_lite_protocol_ends_in_one_table_with_its_verdicts(small_model, twin
     values = json.loads((tmp_path / "table.json").read_text())
     bars, pooled, shipped, by_resolution = values["tables"]
     groups = {(r["output m/px"], r["stages"], r["made by"]) for r in by_resolution["rows"]}
-    methods = {BICUBIC, L1, OFF, GENERATED, "regression from the input"}
+    methods = {BICUBIC, L1, OFF, GENERATED, "regression from the input",
+               "drawn around the regression"}
     assert groups == {(g, s, m) for g in ("0.6", "1", "10", "20") for s in (1, 2) for m in methods}
     assert {r["made by"] for r in pooled["rows"]} >= {BICUBIC, L1, OFF, GENERATED, "real"}
     assert len(shipped["rows"]) == 7

@@ -353,7 +353,7 @@ def test_a_prepared_set_can_be_measured_too(imagery, tmp_path):
     (tmp_path / DATASET_FILE).write_text("{}")
     found = held_out_chips(tmp_path, "validation", 64, 99)
     assert {gsd: len(some) for gsd, some in found.items()} == {10.0: 32, 20.0: 8, 30.0: 2}
-    assert {chip.place for chip in found[10.0]} == {"valley0", "valley2"}
+    assert {chip.place for chip in found[10.0]} == {"mine/valley0", "mine/valley2"}
     assert {(chip.source, chip.lon_lat) for chip in found[10.0]} == {("mine", (12.5, 47.0))}
     np.testing.assert_array_equal(found[10.0][0].pixels, chips[0].pixels[:64, :64])
     with pytest.raises(InputError, match="no RGB imagery of this split"):

@@ -57,6 +57,33 @@ def test_what_a_killed_backend_leaves_of_a_dropped_job_is_deleted(killed_job, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif"]
 
 
+@pytest.mark.parametrize(("begun", "keep", "stays"), [
+    (False, None, False), (True, None, True), (False, True, True), (True, False, False)])
+def test_a_backend_that_did_not_answer_keeps_earlier_work(module, monkeypatch, tmp_path, begun, keep, stays):
+    """Stands in for one that is at work for longer than a cancel waits, and is killed."""
+    jobs, folder = module("plugin.core.jobs"), tmp_path / "out.tif.metaearth-job"
+    cancelled = module("plugin.core.backend_client").BackendCancelled
+
+    def killed(*arguments):
+        folder.mkdir(exist_ok=True)
+        (folder / "owner.json").write_text('{"pid": 7}')
+        error = cancelled("")
+        error.killed = 7
+        raise error
+
+    if begun:
+        folder.mkdir()
+        (folder / "plan.json").write_text("{}")
+    monkeypatch.setattr(jobs, "_follow", killed)
+    monkeypatch.setattr(jobs, "_tell_cost", lambda *arguments: [])
+    job = module("backend.protocol").Job.from_dict({"input": "in.tif", "output": str(tmp_path / "out.tif")})
+    feedback = jobs.JobFeedback()
+    feedback.keep = keep
+    with pytest.raises(cancelled):
+        jobs.run_job(job, feedback)
+    assert folder.exists() == stays
+
+
 def test_a_folder_without_a_job_is_refused_before_the_run(tmp_path):
     algorithm = QgsApplication.processingRegistry().createAlgorithmById("metaearth:resumejob")
     sound, sentence = algorithm.checkParameterValues({"FOLDER": str(tmp_path)}, QgsProcessingContext())

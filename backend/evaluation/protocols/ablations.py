@@ -63,7 +63,10 @@ class AblationSettings:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one method makes of one kind of input; ``kernel``: of what the input is before it is degraded, if it is."""
+    """What one method makes of one kind of input.
+
+    ``kernel``: how the clean input was made coarser, which results are compared with.
+    """
 
     ablation: str
     given: str

@@ -35,7 +35,7 @@ FEWEST = 8
 NOTES = (
     "Input: real images made coarser by bicubic interpolation; starred rows: random crops of real images of a sensor"
     " four times coarser, of other places. Brackets: 95 % bootstrap intervals over places (over images where there are"
-    " fewer than five places).",
+    " fewer than five places). Crops of a single place have no kernel distance: they are no independent samples.",
     "The Fréchet distance of few images is too large, by an amount that falls as 1/n; compare within a group only. Its"
     " interval tells the spread and has the same bias. The kernel distance (unbiased MMD^2 of a cubic kernel; no image"
     " is compared with what it was made from) has none; 0 is a perfect match.",
@@ -188,11 +188,16 @@ def distance_rows(
 def distance_columns(
     extractor: Extractor, real: Features, made: Features, places: list[str], places_made: list[str] | None = None
 ) -> Row:
-    """Both distances; row i of both is of one place, unless what was made is of other places, ``places_made``."""
+    """Both distances; row i of both is of one place, unless what was made is of other places, ``places_made``.
+
+    Images of a single other place tell no kernel distance: they are no independent samples.
+    """
     pairs = places_made is None
+    if not pairs and len(set(places_made or ())) < 2:
+        return {extractor.frechet: frechet_estimate(real, made, pairs, places, clusters_b=places_made)}
     kernel = kernel_distance(real, made, pairs, places, clusters_b=places_made)
     return {
-        extractor.frechet: frechet_estimate(real, made, pairs, places),
+        extractor.frechet: frechet_estimate(real, made, pairs, places, clusters_b=places_made),
         "n to infinity": frechet_at_infinity(real, made),
         **({"1000 x KID": kernel.times(1000)} if extractor.kernel == "KID" else {extractor.kernel: kernel}),
     }
