@@ -67,7 +67,7 @@ def test_a_backend_that_did_not_answer_keeps_earlier_work(module, monkeypatch, t
     def killed(*arguments):
         folder.mkdir(exist_ok=True)
         (folder / "owner.json").write_text('{"pid": 7}')
-        error = cancelled("")
+        error = cancelled("", "cancelled")
         error.killed = 7
         raise error
 
