@@ -2,8 +2,8 @@
 
 A cascade of real inputs alone never sees the first stage's grain, and makes texture of it. Here a share of the
 examples gets its source from the network itself, as a job would: the source averaged down once more, made finer and
-back-projected. The target is the real image moved towards that source: its detail, not what the first stage got wrong.
-Cascaded diffusion models (arXiv 2106.15282) meet the same gap with noise on the input.
+back-projected. The target stays the real image. Cascaded diffusion models (arXiv 2106.15282) meet the same gap with
+noise on the input.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from backend.cascade.engine import moved_towards
 from backend.diffusion.losses import alpha_sigma_at, expand, loss_weights, prediction_target
 from backend.models.bundle import ModelConfig
 from backend.models.cascade_network import CascadeNetwork, Condition
@@ -24,9 +23,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss, a scalar."""
-        source = self._source(batch)
-        condition = self.network.encode(source, batch.ground_resolution_m)
-        x0 = self.network.to_model_space(self._target(batch, source), condition)
+        condition = self.network.encode(self._source(batch), batch.ground_resolution_m)
+        x0 = self.network.to_model_space(batch.high, condition)
         if self.kind == "l1":
             return F.l1_loss(regress(self.network, self.config, condition), x0)
         times = batch.times.cpu().numpy()
@@ -45,20 +43,6 @@ class Objective(nn.Module):
         source, resolution = batch.low.clone(), batch.ground_resolution_m[own] * self.config.network.scale
         source[own] = first_stage_output(self.network, self.config, batch.low[own], resolution, batch.first_noise[own])
         return source
-
-    def _target(self, batch: Batch, source: Tensor) -> Tensor:
-        """What is to be made, (n, 3, crop, crop): the real image; of the network's own output its detail alone.
-
-        What that output lies in is not what is there, and a second stage keeps to it: the real image is moved towards
-        the source, as back-projection will move the result.
-        """
-        own, context = batch.second_stage, self.network.config.context
-        if not own.any():
-            return batch.high
-        end = source.shape[-1] - context
-        target, inner = batch.high.clone(), source[own][..., context:end, context:end]
-        target[own] = moved_towards(batch.high[own], inner, self.network.config.scale, strength=1.0)
-        return target
 
 
 @torch.no_grad()

@@ -129,7 +129,7 @@ def test_an_unknown_degradation_is_refused():
 
 
 def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, imagery):
-    """The averages of the source stay, its detail is the network's, and the target is the real detail on it."""
+    """The target and the averages of the source stay; its detail is the network's, and no gradient goes through it."""
     plain, own = (dataclasses.replace(SETTINGS, crop=160, second_stage=share) for share in (0.0, 0.5))
     pool = training_pool(imagery, 160, 0)
     some = [task_of(small_model.config, s).examples(pool, s.seed) for s in (plain, own)]
@@ -142,11 +142,6 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
     assert (source[chosen] - low[chosen]).abs().mean() > 1 / 255
     assert torch.equal(source, objective._source(batches[1]))
     assert float(objective(batches[1])) != float(objective(batches[0]))
-    target, high, context = objective._target(batches[1], source), batches[1].high, small_model.config.network.context
-    assert torch.equal(target[~chosen], high[~chosen])
-    inner = source[chosen][..., context:-context, context:-context]
-    apart = [(torch.nn.functional.avg_pool2d(v[chosen], 4) - inner).abs().mean() for v in (target, high)]
-    assert float(apart[0]) < 0.5 * float(apart[1])
 
 
 @pytest.mark.parametrize("crop", [32, 132])
