@@ -21,11 +21,8 @@ class Mosaic:
 
     def __init__(self, path: Path, grid: Grid, covered: Region, bands: int) -> None:
         self.grid, self.covered, self.bands = grid, covered, bands
-        try:
-            with rasterio.Env(**GDAL_OPTIONS):
-                self._file = rasterio.open(path)
-        except RasterioError as error:
-            raise OutputError(f"{path} cannot be read any more: {error}. Resume the job.") from error
+        with rasterio.Env(**GDAL_OPTIONS):
+            self._file = rasterio.open(path)
 
     def __enter__(self) -> Mosaic:
         return self

@@ -21,7 +21,8 @@ class TrainingSettings:
     MetaEarth-MM expectation, then flow (before them vae, where the autoencoder is learnt), or l1 for its baseline;
     ``scene_weight`` is that of the scene consistency loss.
     ``second_stage``: the share of a cascade's examples whose source is the network's own first-stage output.
-    ``precision``: that of the network; weights and optimiser are float32 always.
+    ``precision``: that of the network; weights and optimiser are float32 always. ``only``: a regular expression;
+    weights whose names have no match are not trained.
     """
 
     steps: int = 10_000
@@ -43,6 +44,7 @@ class TrainingSettings:
     gradient_clip: float = 1.0
     gradient_checkpointing: bool = False
     precision: str = "bfloat16"
+    only: str = ""
     seed: int = 0
     validate_every: int = 1000
     save_every_s: float = 300.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -88,6 +89,19 @@ def with_recompute(network: Network, recompute: bool) -> Network:
     return network
 
 
+def restricted(network: Network, only: str) -> Network:
+    """The network itself, of whose trained weights those alone stay trained whose names ``only`` matches."""
+    try:
+        others = [p for name, p in network.named_parameters() if not re.search(only, name)]
+    except re.error as error:
+        raise PlanError(f"only={only}: this is no regular expression ({error}).") from error
+    for parameter in others:
+        parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise PlanError(f"only={only}: no weight that is trained has such a name.")
+    return network
+
+
 class CascadeTask:
     """MetaEarth's cascade, or its regression baseline."""
 
@@ -100,7 +114,7 @@ class CascadeTask:
         network = self.config.build().channels_last()
         if network.guess:
             network.guess.requires_grad_(False)
-        return with_recompute(network, self.settings.gradient_checkpointing)
+        return with_recompute(restricted(network, self.settings.only), self.settings.gradient_checkpointing)
 
     def prepare(self, network: CascadeNetwork, examples: Examples) -> None:
         """Fit the linear guess, if there is one and the weights that the run begins with have none."""
@@ -169,7 +183,7 @@ class SceneTask:
             statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost.", "pixels."))
             own = name.split(".")[0] if name.startswith(("vae.", "regression.")) else ""
             parameter.requires_grad_(own == part and not statistics)
-        return with_recompute(network, self.settings.gradient_checkpointing)
+        return with_recompute(restricted(network, self.settings.only), self.settings.gradient_checkpointing)
 
     def prepare(self, network: Any, examples: SceneExamples) -> None:
         """Fit what is linear, unless the weights that the run begins with know it."""

@@ -144,7 +144,7 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
     assert float(objective(batches[1])) != float(objective(batches[0]))
 
 
-@pytest.mark.parametrize("crop", [32, 132])
+@pytest.mark.parametrize("crop", [32, 136])
 def test_a_crop_that_the_network_cannot_make_itself_is_told(small_model, imagery, crop):
     settings = dataclasses.replace(SETTINGS, crop=crop, second_stage=0.5)
     with pytest.raises(PlanError, match="choose another crop"):
@@ -504,6 +504,21 @@ def test_a_trained_model_tells_the_resolutions_that_it_has_seen(small_model, chi
     assert trained("anew", None) == (2.5, 2.5)
     finest, coarsest = small_model.config.ground_resolution_m
     assert trained("on", str(small_model.folder)) == (min(finest, 2.5), max(coarsest, 2.5))
+
+
+def test_a_part_of_the_weights_can_be_trained(small_model, imagery, tmp_path):
+    run = trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, only=r"unet\.out|embedding"))
+    before = {name: value.clone() for name, value in run.state.network.named_parameters()}
+    for _ in range(2):
+        run.train_step()
+    changed_now = {n for n, value in run.state.network.named_parameters() if not torch.equal(value, before[n])}
+    assert changed_now and all("unet.out" in name or "embedding" in name for name in changed_now)
+
+
+@pytest.mark.parametrize(("only", "sentence"), [("[", "no regular expression"), ("none", "no weight that is")])
+def test_a_part_that_is_none_is_told(small_model, imagery, tmp_path, only, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        trainer(small_model, imagery, tmp_path / "run", dataclasses.replace(SETTINGS, only=only))
 
 
 @pytest.mark.parametrize(("crop", "sentence"), [(70, "must be a multiple of"), (128, "64 pixels a side, and crops")])
