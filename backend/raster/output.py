@@ -141,8 +141,8 @@ def valid_block(path: Path, tags: dict[str, str], grid: Grid) -> bool:
 
 def _lies_on(dataset: rasterio.DatasetReader, grid: Grid) -> bool:
     """Whether a raster has the pixels of a grid, by number and, to half a pixel, by place."""
-    row_col = ~grid.transform @ (dataset.transform.c, dataset.transform.f)
-    return dataset.shape == (grid.height, grid.width) and max(map(abs, row_col)) < 0.5
+    col_row = ~grid.transform @ (dataset.transform.c, dataset.transform.f)
+    return dataset.shape == (grid.height, grid.width) and max(map(abs, col_row)) < 0.5
 
 
 MOST_EXACT = 2**53
