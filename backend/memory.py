@@ -73,10 +73,14 @@ def telling(what: str, device: str, advice: str = "") -> Iterator[None]:
 def out_of_memory(error: Exception) -> bool:
     """Whether Python, NumPy, PyTorch, cuDNN or cuBLAS mean that memory is too small."""
     text = str(error)
-    spellings = (
-        "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine", "DefaultCPUAllocator"
-    )  # fmt: skip
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in text for s in spellings)
+    spellings = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "unable to find an engine")
+    of_gpu = isinstance(error, torch.OutOfMemoryError) or any(s in text for s in spellings)
+    return of_gpu or whose_memory(error) == "cpu"
+
+
+def whose_memory(error: Exception) -> str:
+    """The device whose memory an out-of-memory error means; "cuda" unless the error says that it is the machine's."""
+    return "cpu" if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) else "cuda"
 
 
 def halved(batch: int, device: str) -> int:

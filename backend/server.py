@@ -25,7 +25,7 @@ from backend.jobs.inspection import inspect_raster
 from backend.jobs.plan import make_plan
 from backend.jobs.portions import executor_of, is_here
 from backend.jobs.runner import JobRun, resume
-from backend.memory import device_memory_bytes, out_of_memory, too_small
+from backend.memory import device_memory_bytes, out_of_memory, too_small, whose_memory
 from backend.models.bundle import SceneModelConfig, list_bundles
 from backend.models.store import add_model, remove_model
 from backend.progress import Pace
@@ -150,8 +150,7 @@ class Server:
     def _unexpected(self, error: Exception) -> tuple[int, str, str]:
         """Code, sentence and kind of an error that nothing told better."""
         if out_of_memory(error):
-            of_machine = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
-            return protocol.JOB_FAILED, too_small("this work", "cpu" if of_machine else "cuda"), "device"
+            return protocol.JOB_FAILED, too_small("this work", whose_memory(error)), "device"
         if isinstance(error, LOST_GPU):
             self.device_lost = True
             sentence = f"The GPU stopped answering ({str(error).splitlines()[0]}). Start again; a job can be resumed."

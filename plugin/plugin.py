@@ -70,7 +70,7 @@ class MetaEarthPlugin(QObject):
         """Undo initGui and end the backend."""
         self._withdraw_offer()
         if self.swipe_tool:
-            self.iface.mapCanvas().unsetMapTool(self.swipe_tool)
+            self.swipe_tool.end()
             self.swipe_tool.deleteLater()
             self.swipe_tool = None
         if self.dock:

@@ -20,7 +20,6 @@ from backend.errors import InputError
 from backend.raster.averaging import average_down
 from backend.training.data import Picture, load_pictures
 from backend.training.degradation import reduce_bicubic
-from backend.training.places import place_of
 
 Values = NDArray[np.float32]
 GROUND_RESOLUTIONS = (0.1, 0.2, 0.3, 0.6, 1.0, 5.0, 10.0, 20.0, 30.0, 150.0, 300.0)
@@ -99,7 +98,7 @@ def _chips_of(picture: Picture, tile: int) -> Iterator[Chip]:
             for c in range(cols):
                 part = pixels[r * tile:(r + 1) * tile, c * tile:(c + 1) * tile]
                 if part.std(axis=(0, 1)).max() > FLAT:
-                    yield Chip(part, gsd_m, picture.source, f"{picture.source}/{place_of(picture.path)}", where)
+                    yield Chip(part, gsd_m, picture.source, picture.place, where)
 
 
 def spread(items: list, limit: int) -> list:
@@ -155,7 +154,7 @@ def coarse_crops(
         picture = fitting[k % len(fitting)]
         top, left = (int(rng.integers(n - side + 1)) for n in picture.pixels.shape[:2])
         pixels = picture.pixels[top:top + side, left:left + side].transpose(2, 0, 1).astype(np.float32)
-        crops.append(Crop(pixels, f"{picture.source}/{place_of(picture.path)}"))
+        crops.append(Crop(pixels, picture.place))
     return [crop for crop in crops if crop.pixels.std(axis=(1, 2)).max() > FLAT]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from backend.errors import InputError
 from backend.raster.averaging import average_down
 from backend.training.chips import ChipSet, is_chip_set
+from backend.training.places import place_of
 from backend.training.split import ImageEntry, entries, require_training_split
 
 Image = NDArray[np.uint8]
@@ -34,6 +35,11 @@ class Picture:
     path: Path
     lon_lat: tuple[float, float] | None = None
     prepared: bool = False
+
+    @property
+    def place(self) -> str:
+        """What it shows: pictures of one place are no independent samples, whatever their dates."""
+        return f"{self.source}/{place_of(self.path)}"
 
 
 def read_picture(entry: ImageEntry) -> Picture:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -89,19 +88,6 @@ def with_recompute(network: Network, recompute: bool) -> Network:
     return network
 
 
-def restricted(network: Network, only: str) -> Network:
-    """The network itself, of whose trained weights those alone stay trained whose names ``only`` matches."""
-    try:
-        others = [p for name, p in network.named_parameters() if not re.search(only, name)]
-    except re.error as error:
-        raise PlanError(f"only={only}: this is no regular expression ({error}).") from error
-    for parameter in others:
-        parameter.requires_grad_(False)
-    if not any(p.requires_grad for p in network.parameters()):
-        raise PlanError(f"only={only}: no weight that is trained has such a name.")
-    return network
-
-
 class CascadeTask:
     """MetaEarth's cascade, or its regression baseline."""
 
@@ -114,7 +100,7 @@ class CascadeTask:
         network = self.config.build().channels_last()
         if network.guess:
             network.guess.requires_grad_(False)
-        return with_recompute(restricted(network, self.settings.only), self.settings.gradient_checkpointing)
+        return with_recompute(network, self.settings.gradient_checkpointing)
 
     def prepare(self, network: CascadeNetwork, examples: Examples) -> None:
         """Fit the linear guess, if there is one and the weights that the run begins with have none."""
@@ -183,7 +169,7 @@ class SceneTask:
             statistics = name in ("vae.mean", "vae.deviation") or name.startswith(("prior.", "lost.", "pixels."))
             own = name.split(".")[0] if name.startswith(("vae.", "regression.")) else ""
             parameter.requires_grad_(own == part and not statistics)
-        return with_recompute(restricted(network, self.settings.only), self.settings.gradient_checkpointing)
+        return with_recompute(network, self.settings.gradient_checkpointing)
 
     def prepare(self, network: Any, examples: SceneExamples) -> None:
         """Fit what is linear, unless the weights that the run begins with know it."""
@@ -259,7 +245,9 @@ def reach(*ranges: tuple[float, float]) -> tuple[float, float]:
 def require_crop(crop: int, unit: int) -> None:
     """`PlanError` unless a crop of so many pixels fits the network."""
     if crop < unit or crop % unit:
-        raise PlanError(f"A crop of {crop} pixels does not fit the network: it must be a multiple of {unit}.")
+        raise PlanError(
+            f"A crop of {crop} pixels does not fit the network: it must be a multiple of {unit}; choose another crop."
+        )
 
 
 def _fitting(network: SceneNetworkConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -55,6 +56,18 @@ def begin_with(network: nn.Module, weights: dict[str, Tensor]) -> None:
         ) from error
 
 
+def restrict(network: nn.Module, only: str) -> None:
+    """Of the weights that are trained, train those alone whose names ``only`` matches; `PlanError` if none does."""
+    try:
+        others = [p for name, p in network.named_parameters() if not re.search(only, name)]
+    except re.error as error:
+        raise PlanError(f"only={only}: this is no regular expression ({error}).") from error
+    for parameter in others:
+        parameter.requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise PlanError(f"only={only}: no weight that is trained has such a name.")
+
+
 class Diverged(ModelError):
     """The gradient is not finite."""
 
@@ -96,6 +109,7 @@ class Trainer:
     def _new_state(self, initial: dict[str, Tensor] | None, examples: Dataset) -> TrainingState:
         torch.manual_seed(self.settings.seed)
         network = self.task.network().to(self.processes.device)
+        restrict(network, self.settings.only)
         if initial is not None:
             begin_with(network, initial)
         if not (self.folder / CHECKPOINT).is_file():

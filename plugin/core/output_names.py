@@ -39,7 +39,7 @@ def usual_folder(layer: Optional[QgsMapLayer]) -> Optional[Path]:
 
 def whole_path(typed: str, layer: Optional[QgsMapLayer]) -> str:
     """A path from the root: what is typed without a folder lies in the usual one, wherever QGIS itself runs."""
-    return os.path.join(usual_folder(layer) or Path.home(), typed)
+    return typed if os.path.isabs(typed) else os.path.join(usual_folder(layer) or Path.home(), typed)
 
 
 def first_writable(folders: List[str]) -> Optional[Path]:

@@ -296,3 +296,5 @@ def test_a_scene_network_is_fitted_trained_and_resumed_and_knows_what_it_saw(sce
     torch.testing.assert_close(on.load().prior.factor, prior, rtol=0, atol=0)
     with pytest.raises(PlanError, match="no autoencoder to train"):
         train(None, "vae", steps=1, objective="vae")
+    with pytest.raises(PlanError, match="no weight that is trained has such a name"):
+        train(None, "baseline", steps=1, objective="l1", only="nothing")

@@ -144,7 +144,7 @@ def test_a_share_of_the_sources_is_the_networks_own_first_stage(small_model, ima
     assert float(objective(batches[1])) != float(objective(batches[0]))
 
 
-@pytest.mark.parametrize("crop", [32, 136])
+@pytest.mark.parametrize("crop", [32, 132, 136])
 def test_a_crop_that_the_network_cannot_make_itself_is_told(small_model, imagery, crop):
     settings = dataclasses.replace(SETTINGS, crop=crop, second_stage=0.5)
     with pytest.raises(PlanError, match="choose another crop"):

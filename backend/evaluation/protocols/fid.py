@@ -77,10 +77,11 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
     chips = chips_of(pictures, network.tile, settings.limit)
     flat = [chip for some in chips.values() for chip in some]
     lows = [low_resolution(chip.pixels, network.scale, "bicubic") for chip in flat]
-    coarse = {
+    crops = {
         gsd: coarse_crops(pictures, gsd, network.scale, network.tile, settings.limit, settings.seed)
         for gsd in chips
     }
+    coarse = {gsd: some for gsd, some in crops.items() if len(some) >= FEWEST}
     makers: dict[str, Maker] = {"bicubic": bicubic(network.scale)}
     for bundle, role in zip(bundles, ("", ", without resolution branch")):
         engine = open_engine(bundle, settings.device)
@@ -94,17 +95,18 @@ def fid(settings: FidSettings, report: Report, check: Check) -> Table:
             line.append(image.astype(np.float32))
         others = {
             gsd: extractor(
-                make_all(make, lows_of, [gsd] * len(lows_of), settings.seed, f"{name}, {gsd:g}*", report, check)
+                make_all(
+                    make, [c.pixels for c in some], [gsd] * len(some), settings.seed, f"{name}, {gsd:g}*", report, check
+                )
             )
-            for gsd, crops in coarse.items()
-            if len(lows_of := [crop.pixels for crop in crops]) >= FEWEST
+            for gsd, some in coarse.items()
         }
         made.append(Made(name, extractor(images, report, check), others))
     settings.output.mkdir(parents=True, exist_ok=True)
     for line, chip in zip(shown, flat):
         line.append(chip.pixels.transpose(2, 0, 1))
     side_by_side(shown).save(settings.output / "samples.png")
-    coarse_places = {gsd: [c.place for c in crops] for gsd, crops in coarse.items()}
+    coarse_places = {gsd: [c.place for c in some] for gsd, some in coarse.items()}
     rows = distance_rows(flat, real, made, coarse_places, extractor, report, check)
     facts = _facts(settings, bundles[0].config.id, extractor, len(flat))
     table = Table("Distance of generated to real imagery", rows, facts, NOTES)
@@ -193,14 +195,12 @@ def distance_columns(
     Images of a single other place tell no kernel distance: they are no independent samples.
     """
     pairs = places_made is None
-    if not pairs and len(set(places_made or ())) < 2:
-        return {extractor.frechet: frechet_estimate(real, made, pairs, places, clusters_b=places_made)}
+    frechet = {extractor.frechet: frechet_estimate(real, made, pairs, places, clusters_b=places_made)}
+    if places_made is not None and len(set(places_made)) < 2:
+        return frechet
     kernel = kernel_distance(real, made, pairs, places, clusters_b=places_made)
-    return {
-        extractor.frechet: frechet_estimate(real, made, pairs, places, clusters_b=places_made),
-        "n to infinity": frechet_at_infinity(real, made),
-        **({"1000 x KID": kernel.times(1000)} if extractor.kernel == "KID" else {extractor.kernel: kernel}),
-    }
+    named = {"1000 x KID": kernel.times(1000)} if extractor.kernel == "KID" else {extractor.kernel: kernel}
+    return {**frechet, "n to infinity": frechet_at_infinity(real, made), **named}
 
 
 def _row(

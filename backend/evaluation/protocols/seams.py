@@ -26,7 +26,6 @@ from backend.models.bundle import ModelConfig, find_bundle
 from backend.progress import Check, Report, watched
 from backend.tiling.lattice import Lattice, paper_lattice
 from backend.training.data import Picture, load_pictures
-from backend.training.places import place_of
 
 Image = NDArray[np.float32]
 NOTES = (
@@ -124,7 +123,7 @@ def measure(
         turned = [(a, b), (a.swapaxes(0, 1), b.swapaxes(0, 1))]
         pairs.append(np.concatenate([seam_pairs(one, other, lattice, shifted) for one, other in turned]))
         images.append(a.transpose(2, 0, 1))
-    places = [place_of(p.path) for p in pictures]
+    places = [p.place for p in pictures]
     made = 2 * sum(i.shape[1] * i.shape[2] for i in images)
     return {
         "overlap": variant.overlap,
